@@ -245,7 +245,7 @@ func TestDoctor(t *testing.T) {
 				t.Errorf("%v instead of %v, or no %q:\n%s", codes(report), tc.want, tc.says, report)
 			}
 			is.Equal(report.Verdict == doctor.Fine, len(tc.want) == 0)
-			is.True(time.Since(start) < tc.lasts+8*time.Second)
+			is.True(time.Since(start) < tc.lasts+20*time.Second)
 			is.Equal(report.Hub.Protocol, "HTTP/1.1")
 		})
 	}
@@ -309,9 +309,9 @@ func TestDoctorCommand(t *testing.T) {
 	}))
 	t.Cleanup(page.Close)
 	people := 0
-	token := func() string { // of somebody else each time: each may have 12 probes
+	token := func() string { // of somebody else each time, elsewhere: a tenant has probes for four doctors
 		people++
-		return strings.TrimPrefix(bearer(t, "sub", fmt.Sprintf("user:%d", people)), "Bearer ")
+		return strings.TrimPrefix(bearer(t, "tenant", fmt.Sprint("tenant-", people)), "Bearer ")
 	}
 	for name, tc := range map[string]struct {
 		args []string

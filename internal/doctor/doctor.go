@@ -120,9 +120,6 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		stagger: min(max(cfg.For/10, 300*time.Millisecond), time.Second),
 	}
 	others := besides{socket: o, origin: cmp.Or(cfg.Origin, u.Scheme+"://"+u.Host)}
-	var all sync.WaitGroup
-	greeted := make(chan struct{}) // by the hub, or not, and no crowd is there any more
-	all.Go(func() { others.examine(ctx, base, greeted) })
 	o.greet(ctx, base)
 	finding, failed := o.failure()
 	if failed {
@@ -131,13 +128,23 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		base.http1 = o.brief.status != http.StatusOK // HTTP/2 failed, and is a finding
 		o.crowd(ctx, base)
 	}
-	close(greeted)
 	if failed && ofAllDoors[finding.Code] {
 		report.Verdict = Failed
 		return report, ctx.Err()
 	}
+	var all sync.WaitGroup
+	begun := make(chan struct{})
+	all.Go(func() {
+		if !failed {
+			select { // where there is room for few streams, it is the others that find none
+			case <-begun:
+			case <-time.After(o.stagger + together): // the silent one is held back, or refused
+			}
+		}
+		others.examine(ctx, base)
+	})
 	if !failed {
-		o.examine(ctx, base, cfg.Progress)
+		o.examine(ctx, base, cfg.Progress, func(*Hello) { close(begun) })
 		report.Ticking, report.Silent = o.ticking.outcome(), o.silent.outcome()
 		report.Findings = judge(o)
 	}
@@ -213,12 +220,13 @@ func (o *observed) leave(ctx context.Context, base probe) {
 	}
 }
 
-// examine has both long probes run at once: what ends one may not end the other.
-func (o *observed) examine(ctx context.Context, base probe, tell func(Progress)) {
+// examine has both long probes run at once: what ends one may not end the other. begun is called once
+// both have; it may be nil, as tell may.
+func (o *observed) examine(ctx context.Context, base probe, tell func(Progress), begun func(*Hello)) {
 	base.lasts = o.lasts
 	var ticks, silence progress
 	ticking, silent := base, base
-	ticking.every, ticking.report, silent.report = o.every, &ticks, &silence
+	ticking.every, ticking.report, silent.report, silent.greets = o.every, &ticks, &silence, begun
 	greeted := make(chan string, 1) // the hello's id, for who leaves
 	var told atomic.Value
 	ticking.greets = func(h *Hello) {

@@ -115,8 +115,8 @@ func (p probe) at(path string) probe {
 // usualWait is how long polls wait by default.
 const usualWait = 25 * time.Second
 
-// examine asks each door for a short word, and has WebSockets live and a poll wait from when it may.
-func (b *besides) examine(ctx context.Context, base probe, from <-chan struct{}) {
+// examine asks each door for a short word, and has WebSockets live and a poll wait.
+func (b *besides) examine(ctx context.Context, base probe) {
 	negotiation := base.at(doors[SignalR].path + "/negotiate")
 	negotiation.lasts, negotiation.post = briefly, true
 	signalr := base.at(doors[SignalR].path)
@@ -127,12 +127,10 @@ func (b *besides) examine(ctx context.Context, base probe, from <-chan struct{})
 	all.Go(func() { b.negotiated = negotiation.run(ctx) })
 	all.Go(func() { b.signalr = signalr.run(ctx) })
 	all.Go(func() {
-		b.socket.brief = socket.run(ctx)
-		if <-from; b.socket.brief.hello != nil {
-			b.socket.examine(ctx, socket, nil)
+		if b.socket.brief = socket.run(ctx); b.socket.brief.hello != nil {
+			b.socket.examine(ctx, socket, nil, nil)
 		}
 	})
-	<-from
 	b.wait = min(b.socket.lasts, usualWait)
 	poll := base.at(doors[Poll].path)
 	poll.lasts = b.wait
