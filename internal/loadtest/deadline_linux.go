@@ -142,10 +142,15 @@ func (b *bench) enter(by string, n int) (r *audience, end func(), err error) {
 		end()
 		return nil, nil, err
 	}
-	// Now, since a hub closes connections on which nothing is asked soon.
 	if r.poster, stop, err = newPoster(s.addr.String()); err != nil {
 		finish()
 		return nil, nil, err
+	}
+	for _, conn := range r.poster.conns { // a hub closes connections on which nothing is asked soon
+		if err := roundTrip(conn, s.request("GET", "/healthz", "text/plain", nil)); err != nil {
+			end()
+			return nil, nil, err
+		}
 	}
 	return r, end, nil
 }

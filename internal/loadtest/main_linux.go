@@ -1,7 +1,7 @@
 //go:build linux
 
 // Loadtest proves what a delivery costs: it measures the hub and, beside it in
-// the same run, the bare loop that writes to every socket and nginx with nchan.
+// the same run, the bare loop that writes to every socket, and others' servers.
 package main
 
 import (
@@ -23,8 +23,9 @@ import (
 )
 
 const usage = `Loadtest measures what the hub costs: CPU time and memory of a server pinned to
-one core, with a client on another, beside a bare write(2) loop and nginx with
-nchan in the same run. Ratios count; figures depend on the machine. It builds
+one core, with a client on another, beside a bare write(2) loop, nginx with
+nchan, servers made with two Go libraries of WebSockets, and Centrifugo, in the
+same run. Ratios count; figures depend on the machine. It builds
 the hub itself; run it in the module: go run ./internal/loadtest
 
 `
