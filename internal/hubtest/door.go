@@ -48,16 +48,25 @@ func DoorOf(name string) *Door {
 }
 
 // Open opens a stream with the parameters of GET /v1/stream, and reads hub.ready; headers are names
-// and values.
+// and values. Where the hub has it come back, as the broker of a busy machine does not answer in
+// time, it does so, for a minute.
 func (h *Hub) Open(t testing.TB, query string, headers ...string) *Stream {
 	t.Helper()
 	door := h.Door
 	if door == nil {
 		door = SSE
 	}
-	s := door.open(h, t, query, headers)
-	s.begin(t, query)
-	return s
+	for begun := time.Now(); ; {
+		s := door.open(h, t, query, headers)
+		s.begin(t)
+		switch {
+		case s.Ready.Type == "hub.ready":
+			return s
+		case !strings.Contains(s.Ready.Data, `"reason":"unavailable"`) || time.Since(begun) > time.Minute:
+			t.Fatalf("stream %s began with %+v", query, s.Ready)
+		}
+		s.Close()
+	}
 }
 
 // openEvents opens GET /v1/stream.

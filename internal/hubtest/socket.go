@@ -49,7 +49,7 @@ func openWebSocket(h *Hub, t testing.TB, query string, headers []string) *Stream
 func (h *Hub) OpenSocket(t testing.TB, query string, headers ...string) *Socket {
 	t.Helper()
 	s := h.DialSocket(t, query, headers...)
-	s.begin(t, query)
+	s.begin(t)
 	return s
 }
 
