@@ -11,6 +11,7 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
+	"realtimehub/internal/room"
 )
 
 // Cluster is the hub and the others it shares its work with, if any: it finds
@@ -162,8 +163,8 @@ func (c *Cluster) Unshare(tenant string) {
 }
 
 // Count implements Sharing.
-func (c *Cluster) Count(e *event.Event, belongs func(event.Profile) bool) int {
-	return c.remotes.count(e, belongs)
+func (c *Cluster) Count(e *event.Event, members room.Crowd) int {
+	return c.remotes.count(e, members)
 }
 
 // Complete implements Sharing.
