@@ -193,6 +193,16 @@ func (c *Cluster) Sessions(tenant string) []Session {
 	return sessions
 }
 
+// Any implements Sink.
+func (c *Cluster) Any(tenant string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if tenant == roll {
+		return len(c.own) > 0
+	}
+	return len(c.own[tenant]) > 0
+}
+
 // Changed implements Sink.
 func (c *Cluster) Changed(tenant string, changes []SessionChange, known bool, at time.Time) {
 	c.taking.Lock()
