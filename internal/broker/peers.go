@@ -46,7 +46,7 @@ func (o *otherHubs) join(nc *nats.Conn, cfg Config, log *sharedLog, rooms *share
 	o.log, o.rooms, o.duties = log, rooms, duties
 	o.peers, err = peers.Start(nc, peers.Config{
 		Prefix: cfg.Prefix, Node: o.name(), Able: log.journal.Heard, Sure: log.journal.Prove, Logger: cfg.Logger,
-		Items: o.items, Changed: o.changed, Told: o.told, Serve: o.serve, Resynced: rooms.resync,
+		Items: o.items, Any: o.any, Changed: o.changed, Told: o.told, Serve: o.serve, Resynced: rooms.resync,
 	})
 	return err
 }
@@ -208,6 +208,11 @@ func (o *otherHubs) items(tenant string) []peers.Op {
 		ops[i] = opOf(cluster.SessionChange{Session: s})
 	}
 	return ops
+}
+
+func (o *otherHubs) any(tenant string) bool {
+	<-o.ready
+	return o.sink.Any(tenant)
 }
 
 func (o *otherHubs) changed(c peers.Change) {

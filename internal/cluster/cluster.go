@@ -13,6 +13,7 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
+	"realtimehub/internal/room"
 )
 
 // Cluster is the hub and the others it shares its work with, if any: it finds
@@ -185,8 +186,8 @@ func (c *Cluster) Unshare(tenant string) {
 }
 
 // Count implements Sharing.
-func (c *Cluster) Count(e *event.Event, belongs func(event.Profile) bool) int {
-	return c.remotes.count(e, belongs)
+func (c *Cluster) Count(e *event.Event, members room.Crowd) int {
+	return c.remotes.count(e, members)
 }
 
 // Complete implements Sharing.
@@ -214,6 +215,16 @@ func (c *Cluster) Sessions(tenant string) []Session {
 		sessions = append(sessions, s)
 	}
 	return sessions
+}
+
+// Any implements Sink.
+func (c *Cluster) Any(tenant string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if tenant == roll {
+		return len(c.own) > 0
+	}
+	return len(c.own[tenant]) > 0
 }
 
 // Changed implements Sink.

@@ -155,8 +155,9 @@ type Peers interface {
 
 // Sink is who is told of other hubs.
 type Sink interface {
-	// Sessions are this hub's own of a tenant.
+	// Sessions are this hub's own of a tenant; Any says whether there are any.
 	Sessions(tenant string) []Session
+	Any(tenant string) bool
 	// Changed is told of others' sessions: known, of what there was when the tenant was
 	// held; at is when those went that went with their hub.
 	Changed(tenant string, changes []SessionChange, known bool, at time.Time)

@@ -10,6 +10,7 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
+	"realtimehub/internal/room"
 )
 
 // remotes is the connections that other hubs hold, of the tenants that this one
@@ -106,9 +107,9 @@ func (r *remotes) all() map[string][]uuid.UUID {
 	return all
 }
 
-// count is how many remote connections an event's target resolves to; belongs
-// says who is in its room.
-func (r *remotes) count(e *event.Event, belongs func(event.Profile) bool) (n int) {
+// count is how many remote connections an event's target resolves to, of whose room these are
+// the members. It looks at them, or at all profiles elsewhere, whichever are fewer.
+func (r *remotes) count(e *event.Event, members room.Crowd) (n int) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	t := r.tenants[e.TenantID]
@@ -144,8 +145,14 @@ func (r *remotes) count(e *event.Event, belongs func(event.Profile) bool) (n int
 			add(list)
 		}
 	default:
+		if members.Len() < len(t.profiles) {
+			for ref := range members.All() {
+				add(t.profiles[ref])
+			}
+			return n
+		}
 		for ref, list := range t.profiles {
-			if belongs(ref) {
+			if members.Has(ref) {
 				add(list)
 			}
 		}

@@ -59,17 +59,9 @@ func (e *expiry) armLocked() {
 func (e *expiry) fire() {
 	now := time.Now()
 	come := map[string][]*lifetime{} // by tenant: one that is busy keeps no other's waiting
-	e.mu.Lock()
-	for next, ok := e.due.Next(now); ok && !e.stopped; next, ok = e.due.Next(now) {
-		come[next.conn.Tenant] = append(come[next.conn.Tenant], next)
-		if next.expires.After(now) {
-			e.due.Set(next, next.expires)
-		} else {
-			e.due.Set(next, time.Time{})
-		}
+	for more := true; more; {
+		more = e.take(come, now)
 	}
-	e.armLocked()
-	e.mu.Unlock()
 	lists := slices.Collect(maps.Values(come))
 	fair.ForEach(len(lists), func(i int) {
 		for _, l := range lists[i] {
@@ -80,6 +72,29 @@ func (e *expiry) fire() {
 			}
 		}
 	})
+}
+
+// duePiece is how many that are due are taken at a time under a lock of all tenants.
+const duePiece = 1000
+
+// take takes up to a piece of those whose time has come, and says whether there may be more.
+func (e *expiry) take(come map[string][]*lifetime, now time.Time) (more bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for range duePiece {
+		next, ok := e.due.Next(now)
+		if !ok || e.stopped {
+			e.armLocked()
+			return false
+		}
+		come[next.conn.Tenant] = append(come[next.conn.Tenant], next)
+		if next.expires.After(now) {
+			e.due.Set(next, next.expires)
+		} else {
+			e.due.Set(next, time.Time{})
+		}
+	}
+	return true
 }
 
 // stands says that a connection's time was not set anew.

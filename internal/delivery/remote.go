@@ -41,6 +41,6 @@ func (t *Tenants) CountRemote(ctx context.Context, e *event.Event) (connections,
 	}
 	defer tenant.mu.Unlock()
 	room, _ := e.Target.Room()
-	connections = t.sharing.Count(e, func(p event.Profile) bool { return tenant.rooms.Has(room, p) })
-	return connections, tenant.rooms.Len(room)
+	in := tenant.rooms.Of(room)
+	return t.sharing.Count(e, in), in.Len()
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
@@ -12,7 +13,9 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/plan"
+	"realtimehub/internal/quota"
 	"realtimehub/internal/room"
+	"realtimehub/internal/room/roomtest"
 	"realtimehub/internal/sse"
 )
 
@@ -131,6 +134,35 @@ func TestEndedStaysGiveWay(t *testing.T) {
 	is.Equal(charged, kept)
 	is.True(quotas.State.Of("acme") < 200<<10)
 	is.True(strings.Contains(h.read(h.connect(t, subscribed("me", from))), `"resume":"partial"`))
+}
+
+// An answer that says the same as the one before is adopted without a look at its members, here
+// at one who was taken out behind its back.
+func TestAnUnchangedRosterIsNotLookedAt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		service := &roomtest.Service{Members: `"user:me","user:you"`, Cache: []string{"max-age=5"}}
+		resolver := room.NewService(room.ServiceConfig{URL: "http://members.example", State: quota.New[string](1<<20, 1), Transport: service})
+		acme, err := newRig(t).Tenants.openLocked(t.Context(), "acme")
+		is.NoErr(err)
+		defer acme.mu.Unlock()
+		adopt := func() *room.Roster {
+			time.Sleep(time.Minute)
+			roster, err := resolver.Resolve(t.Context(), "acme", inRoom)
+			is.NoErr(err)
+			acme.adoptLocked(inRoom, roster, time.Now())
+			return roster
+		}
+		first := adopt()
+		is.True(acme.rooms.Has(inRoom, user("me")))
+		acme.rooms.Remove(inRoom, user("me"), 0)
+		is.True(adopt() != first)
+		is.Equal(service.Questions(), 2)
+		is.True(!acme.rooms.Has(inRoom, user("me"))) // nobody looked
+		service.Set(func() { service.Members = `"user:you","user:me"` })
+		adopt()
+		is.True(acme.rooms.Has(inRoom, user("me")))
+	})
 }
 
 // An answer that was asked for before does not undo a later one, however late it is

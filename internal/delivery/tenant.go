@@ -177,8 +177,10 @@ func (t *tenant) adoptLocked(room event.Room, roster *room.Roster, now time.Time
 		t.bytes += resolvedBytes + sized.Text(room.ID)
 	}
 	if r.roster != roster && (r.roster == nil || !roster.Before(r.roster)) {
-		r.roster = roster
-		t.setMembersLocked(room, roster.Members)
+		changed := r.roster == nil || !roster.Same(r.roster)
+		if r.roster = roster; changed {
+			t.setMembersLocked(room, roster.Members)
+		}
 	}
 	r.used, r.at = now, t.head.Seq
 	t.settleLocked()

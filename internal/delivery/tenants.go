@@ -21,9 +21,9 @@ type Sharing interface {
 	// Share has the tenant's connections on other hubs known, until Unshare.
 	Share(ctx context.Context, tenant string) error
 	Unshare(tenant string)
-	// Count is how many connections on other hubs an event's target resolves to; belongs
-	// says who is in its room.
-	Count(e *event.Event, belongs func(event.Profile) bool) int
+	// Count is how many connections on other hubs an event's target resolves to, of whose room
+	// these are the members.
+	Count(e *event.Event, members room.Crowd) int
 	// Complete says whether all hubs that are there have told of a tenant that is shared.
 	Complete(ctx context.Context, tenant string) bool
 	// Empty says that nobody is connected to another hub.

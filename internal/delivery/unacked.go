@@ -72,13 +72,25 @@ func (t *timeouts) armLocked() {
 
 func (t *timeouts) fire() {
 	now := time.Now()
-	var come []*acks
+	for more := true; more; {
+		var come []*acks
+		come, more = t.take(now)
+		fair.ForEach(len(come), func(i int) { t.end(come[i]) })
+	}
+}
+
+// take takes up to a piece of those whose time has come, and says whether there may be more.
+func (t *timeouts) take(now time.Time) (come []*acks, more bool) {
 	t.mu.Lock()
-	for next, ok := t.due.Next(now); ok; next, ok = t.due.Next(now) {
+	defer t.mu.Unlock()
+	for range duePiece {
+		next, ok := t.due.Next(now)
+		if !ok {
+			t.armLocked()
+			return come, false
+		}
 		t.due.Set(next, time.Time{})
 		come = append(come, next)
 	}
-	t.armLocked()
-	t.mu.Unlock()
-	fair.ForEach(len(come), func(i int) { t.end(come[i]) })
+	return come, true
 }

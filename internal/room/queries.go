@@ -128,6 +128,25 @@ func (m *Memberships[C]) Members(room event.Room) iter.Seq[event.Profile] {
 	}
 }
 
+// Crowd is who belongs to a room.
+type Crowd interface {
+	Len() int
+	Has(event.Profile) bool
+	All() iter.Seq[event.Profile]
+}
+
+// Of are the members of a room, until the next change.
+func (m *Memberships[C]) Of(room event.Room) Crowd { return members[C]{m, room} }
+
+type members[C comparable] struct {
+	of   *Memberships[C]
+	room event.Room
+}
+
+func (m members[C]) Len() int                     { return m.of.Len(m.room) }
+func (m members[C]) Has(p event.Profile) bool     { return m.of.Has(m.room, p) }
+func (m members[C]) All() iter.Seq[event.Profile] { return m.of.Members(m.room) }
+
 // Share says whether two profiles have a room in common.
 func (m *Memberships[C]) Share(a, b event.Profile) bool {
 	one, other := m.people.Get(a), m.people.Get(b)

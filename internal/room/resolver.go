@@ -2,7 +2,9 @@ package room
 
 import (
 	"context"
+	"slices"
 	"time"
+	"unsafe"
 
 	"realtimehub/internal/event"
 )
@@ -34,6 +36,25 @@ func (Own) Resolve(context.Context, string, event.Room) (*Roster, error) { retur
 type Roster struct {
 	Members []event.Profile
 	Asked   uint64 // the number of the question: the answer with the higher one is newer
+	bytes   int64  // of memory that the members take
+}
+
+// then is the answer after r, which may be nil. It has r's list where nothing has changed.
+func (r *Roster) then(members []event.Profile, asked uint64) *Roster {
+	if r != nil && slices.Equal(r.Members, members) {
+		return &Roster{Members: r.Members, Asked: asked, bytes: r.bytes}
+	}
+	next := &Roster{Members: members, Asked: asked}
+	for _, p := range members {
+		next.bytes += int64(memberBytes + len(p.Type) + len(p.ID))
+	}
+	return next
+}
+
+// Same says that two answers have one list, as they have where nothing has changed. It looks at
+// no member.
+func (r *Roster) Same(other *Roster) bool {
+	return len(r.Members) == len(other.Members) && unsafe.SliceData(r.Members) == unsafe.SliceData(other.Members)
 }
 
 // Before says whether r was asked for before another answer.

@@ -179,15 +179,17 @@ func (s *Service) question(turn context.Context, key Key, a *answer) {
 	}
 	s.asked++
 	a.begun, a.left = s.asked, s.left()
+	roster, asked := a.roster, a.begun
 	s.mu.Unlock()
 	members, holds, err := s.ask(context.Background(), key.Tenant, key.Room)
 	s.turns.Release(key.Tenant)
-	s.mu.Lock()
 	if err == nil {
-		a.roster = &Roster{Members: members, Asked: a.begun}
+		roster = roster.then(members, asked)
 	} else {
 		holds = membershipRetry
 	}
+	s.mu.Lock()
+	a.roster = roster
 	a.err, a.until, a.answered = err, time.Now().Add(holds), a.begun
 	s.keepLocked(key, a)
 }
@@ -200,9 +202,7 @@ func (s *Service) keepLocked(key Key, a *answer) {
 	}
 	bytes := answerBytes(key)
 	if a.roster != nil {
-		for _, p := range a.roster.Members {
-			bytes += int64(memberBytes + len(p.Type) + len(p.ID))
-		}
+		bytes += a.roster.bytes
 	}
 	s.dropLocked(key, a)
 	if s.state.Take(key.Tenant, bytes) {

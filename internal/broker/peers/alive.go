@@ -210,9 +210,9 @@ func (p *Peers) beat() {
 	p.mu.Unlock()
 	p.check(topics)
 	for _, topic := range topics {
-		empty := len(p.cfg.Items(topic)) == 0
+		any := p.cfg.Any(topic)
 		p.mu.Lock()
-		if p.recent[topic] == 0 && empty && len(p.pending[topic]) == 0 {
+		if p.recent[topic] == 0 && !any && len(p.pending[topic]) == 0 {
 			delete(p.version, topic)
 		}
 		p.mu.Unlock()

@@ -54,8 +54,9 @@ type Config struct {
 	Sure   func(context.Context) error
 	Logger *slog.Logger
 
-	// Items are this process's own of a topic.
+	// Items are this process's own of a topic; Any says whether there are any, at no cost.
 	Items func(topic string) []Op
+	Any   func(topic string) bool
 	// Changed takes others' changes, one after the other.
 	Changed func(Change)
 	// Told takes what another Cast.

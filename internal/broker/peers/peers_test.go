@@ -25,12 +25,13 @@ type member struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	own   map[ID][]byte
-	seen  map[ID]string // others' items
-	news  []string      // what was told, and was not known
-	casts []string
-	at    time.Time
-	cut   error // what Sure says
+	own    map[ID][]byte
+	listed int           // how often all of own was asked for
+	seen   map[ID]string // others' items
+	news   []string      // what was told, and was not known
+	casts  []string
+	at     time.Time
+	cut    error // what Sure says
 }
 
 func (m *member) sure() error {
@@ -58,10 +59,16 @@ func joinAt(t *testing.T, url, node string) *member {
 		Items: func(string) (ops []Op) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
+			m.listed++
 			for id, data := range m.own {
 				ops = append(ops, Op{id, data})
 			}
 			return ops
+		},
+		Any: func(string) bool {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			return len(m.own) > 0
 		},
 		Changed: func(c Change) {
 			m.mu.Lock()
@@ -137,6 +144,36 @@ func (m *member) told() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.news)
+}
+
+// A beat tells how far topics are that have changed lately, and looks at none of their items.
+// The place of a topic is forgotten with its last item.
+func TestABeatListsNothing(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	one := join(t, natstest.Start(t, 1), "one")
+	defer one.Close()
+	known := func() bool {
+		one.Peers.mu.Lock()
+		defer one.Peers.mu.Unlock()
+		_, known := one.version["topic"]
+		return known
+	}
+	one.tell(1, "a")
+	one.flush()
+	for range 3 {
+		one.beat()
+	}
+	is.True(known())
+	one.tell(1, "")
+	one.flush()
+	for range 3 {
+		one.beat()
+	}
+	is.True(!known())
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	is.Equal(one.listed, 0)
 }
 
 // What there is when a topic is taken up is known when Hold returns, and is no news;

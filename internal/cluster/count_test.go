@@ -1,0 +1,83 @@
+package cluster_test
+
+import (
+	"fmt"
+	"iter"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/matryer/is"
+
+	"realtimehub/internal/cluster"
+	"realtimehub/internal/cluster/clustertest"
+	"realtimehub/internal/event"
+	"realtimehub/internal/room"
+)
+
+// crowd is a room of user 0 and so on, which counts who is looked at.
+type crowd struct {
+	size   int
+	looked *int
+}
+
+func (c crowd) Len() int { return c.size }
+
+func (c crowd) Has(p event.Profile) bool {
+	*c.looked++
+	var n int
+	fmt.Sscan(p.ID, &n)
+	return n < c.size
+}
+
+func (c crowd) All() iter.Seq[event.Profile] {
+	return func(yield func(event.Profile) bool) {
+		for i := range c.size {
+			if *c.looked++; !yield(user(fmt.Sprint(i))) {
+				return
+			}
+		}
+	}
+}
+
+// elsewhere has a rig know of people elsewhere, of two connections each.
+func elsewhere(t testing.TB, people int) *rig {
+	r := newRig(t, &clustertest.Peers{}, room.Own{})
+	is.New(t).NoErr(r.Share(t.Context(), "acme"))
+	for i := range people {
+		for range 2 {
+			come := cluster.SessionChange{Session: cluster.Session{ID: uuid.New(), Profile: user(fmt.Sprint(i))}}
+			r.Changed("acme", []cluster.SessionChange{come}, false, time.Time{})
+		}
+	}
+	return r
+}
+
+// How many of a room's people are elsewhere is found by looking at them, or at all who are
+// elsewhere, whichever are fewer.
+func TestCountingARoomLooksAtTheFewer(t *testing.T) {
+	for _, c := range []struct{ elsewhere, members, looked, connections int }{
+		{100, 5, 5, 10}, {1000, 5, 5, 10}, {5, 1000, 5, 10}, {10, 10, 10, 20}, {10, 0, 0, 0},
+	} {
+		t.Run(fmt.Sprint(c.members, " of ", c.elsewhere), func(t *testing.T) {
+			is := is.New(t)
+			looked := 0
+			e := &event.Event{TenantID: "acme", Target: event.ToConversation("r")}
+			n := elsewhere(t, c.elsewhere).Count(e, crowd{c.members, &looked})
+			is.Equal(n, c.connections)
+			is.Equal(looked, c.looked)
+		})
+	}
+}
+
+func BenchmarkCountARoom(b *testing.B) {
+	for _, people := range []int{10_000, 100_000} {
+		r, looked := elsewhere(b, people), 0
+		b.Run(fmt.Sprint("50 of ", people), func(b *testing.B) {
+			e := &event.Event{TenantID: "acme", Target: event.ToConversation("r")}
+			for b.Loop() {
+				r.Count(e, crowd{50, &looked})
+			}
+		})
+	}
+}
