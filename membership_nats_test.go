@@ -104,6 +104,9 @@ func TestTheTableIsLost(t *testing.T) {
 	nodes[2].publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "1")
 	cursor := clients[0].next(t).ID
 	clients[1].next(t)
+	for _, node := range nodes {
+		node.settle(t) // or one that polls is not told
+	}
 	js, err := jetstream.New(broker.Connect(t, 0))
 	is.NoErr(err)
 	is.NoErr(js.DeleteStream(t.Context(), prefix+"_table"))
