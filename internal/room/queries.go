@@ -94,10 +94,10 @@ func (m *Memberships[C]) Differ(room event.Room, members []event.Profile) (join,
 	return join, leave
 }
 
-func (m *Memberships[C]) bond(room event.Room, p event.Profile) (bond, bool) {
+func (m *Memberships[C]) bond(room event.Room, p event.Profile) (*bond, bool) {
 	c := m.circles.Get(room)
 	if c == nil {
-		return bond{}, false
+		return nil, false
 	}
 	b, ok := m.bonds.Find(pair[C]{c, m.people.Get(p)})
 	return b, ok

@@ -24,7 +24,7 @@ type Memberships[C comparable] struct {
 
 	circles sized.Table[event.Room, *circle[C]]
 	people  sized.Table[event.Profile, *Person[C]]
-	bonds   sized.Table[pair[C], bond]
+	bonds   sized.Table[pair[C], *bond]
 	past    sized.Table[belonging, []span]     // ended, and in reach of the history still
 	ended   int                                // stays in past
 	oldest  uint64                             // no place in past, left and cut is before it, nor
@@ -79,6 +79,7 @@ type span struct{ from, until uint64 }
 const (
 	circleBytes = 80
 	personBytes = 80
+	bondBytes   = 16
 )
 
 // Bytes is what all of it takes in memory.
@@ -92,7 +93,7 @@ func (m *Memberships[C]) JoinBytes(room event.Room, join []event.Profile) (n int
 		n += circleBytes + m.circles.Each() + sized.Text(room.ID)
 	}
 	for _, p := range join {
-		n += m.bonds.Each() + 2*16
+		n += bondBytes + m.bonds.Each() + 2*16
 		if m.people.Get(p) == nil {
 			n += personBytes + m.people.Each() + p.Bytes()
 		}
@@ -169,25 +170,24 @@ func (m *Memberships[C]) Disconnect(ref event.Profile, c C) {
 
 // come has a member be one of those who are connected, and gone no longer.
 func (m *Memberships[C]) come(c *circle[C], p *Person[C]) {
-	m.swap(c, int(m.bonds.Get(pair[C]{c, p}).inCircle), c.here)
+	m.place(c, p, c.here)
 	c.here++
 }
 
 func (m *Memberships[C]) gone(c *circle[C], p *Person[C]) {
 	c.here--
-	m.swap(c, int(m.bonds.Get(pair[C]{c, p}).inCircle), c.here)
+	m.place(c, p, c.here)
 }
 
-func (m *Memberships[C]) swap(c *circle[C], i, j int) {
-	if i == j {
+// place has a member change places with the one at another place.
+func (m *Memberships[C]) place(c *circle[C], p *Person[C], at int) {
+	b, other := m.bonds.Get(pair[C]{c, p}), c.members[at]
+	if other == p {
 		return
 	}
-	c.members[i], c.members[j] = c.members[j], c.members[i]
-	for _, at := range []int{i, j} {
-		b := m.bonds.Get(pair[C]{c, c.members[at]})
-		b.inCircle = int32(at)
-		m.bonds.Put(pair[C]{c, c.members[at]}, b)
-	}
+	m.bonds.Get(pair[C]{c, other}).inCircle = b.inCircle
+	c.members[b.inCircle], c.members[at] = other, p
+	b.inCircle = int32(at)
 }
 
 // Add makes p a member from a place on; false when it was one.
@@ -202,7 +202,8 @@ func (m *Memberships[C]) Add(room event.Room, ref event.Profile, at uint64) bool
 		m.bytes += circleBytes + sized.Text(room.ID)
 	}
 	c.joined = max(c.joined, at)
-	m.bonds.Put(pair[C]{c, p}, bond{at, int32(len(c.members)), int32(len(p.circles))})
+	m.bonds.Put(pair[C]{c, p}, &bond{at, int32(len(c.members)), int32(len(p.circles))})
+	m.bytes += bondBytes
 	m.moved(p)
 	sized.Push(&c.members, p, &m.bytes)
 	sized.Push(&p.circles, c, &m.bytes)
@@ -236,17 +237,16 @@ func (m *Memberships[C]) Remove(room event.Room, ref event.Profile, at uint64) b
 	if len(p.conns) > 0 {
 		m.gone(c, p)
 	}
-	m.swap(c, int(m.bonds.Get(pair[C]{c, p}).inCircle), len(c.members)-1)
+	m.place(c, p, len(c.members)-1)
 	sized.Pull(&c.members, &m.bytes)
 	end := len(p.circles) - 1
 	if last := p.circles[end]; last != c {
-		moved := m.bonds.Get(pair[C]{last, p})
-		moved.inPerson = b.inPerson
-		m.bonds.Put(pair[C]{last, p}, moved)
+		m.bonds.Get(pair[C]{last, p}).inPerson = b.inPerson
 		p.circles[b.inPerson] = last
 	}
 	sized.Pull(&p.circles, &m.bytes)
 	m.bonds.Delete(pair[C]{c, p})
+	m.bytes -= bondBytes
 	if len(c.members) == 0 {
 		m.circles.Delete(c.room)
 		m.bytes -= circleBytes + sized.Text(c.room.ID)

@@ -138,7 +138,6 @@ func (m *Memberships[C]) Restart(of history.Epoch) {
 	m.ForgetPast()
 	for p, b := range m.bonds.All() {
 		b.since = 0
-		m.bonds.Put(p, b)
 		m.moved(p.person)
 	}
 	for _, c := range m.circles.All() {
