@@ -146,3 +146,19 @@ func TestAcknowledgedBehindTheEndElsewhere(t *testing.T) {
 	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e2","type":"a.b","payload":1,"deadline":"2s","target":{"kind":"profile","profiles":["me"]}}`)
 	is.Equal(h.reported(t, "acme", 1), []string{"e2 me noConnection"})
 }
+
+// A device whose hub was killed comes back where another of its person's stands still: what it had
+// is not taken for what that one was sent, if it says where it comes from.
+func TestComesBackFromAnotherThanIsThere(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	query := "tenant=acme&profile=me&ack=true"
+	still := h.open(t, query)
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"a.b","payload":1,"deadline":"2s","target":{"kind":"profile","profiles":["me"]}}`)
+	cursor := still.until(t, "a.b").ID
+	h.open(t, query+"&previous=01a20b6b-b9ee-789c-bf01-260aa0b28d5c&cursor="+cursor)
+	is.Equal(h.reported(t, "acme", 1), []string{"e me sentUnacknowledged"})
+	status, answer := h.do(t, "GET", "/v1/stream?"+query+"&previous=this", "")
+	is.Equal(status, 400)
+	is.Equal(answer["errors"].([]any)[0].(map[string]any)["field"], "previous")
+}

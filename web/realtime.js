@@ -336,6 +336,7 @@ function claimsOf(token) {
 //
 //   ask      gives the query as it is to be now
 //   place    the cursor behind which it begins; '' for now
+//   resume   what goes into the query beside it
 //   signal   ends it
 //   isOwing  waits for what is to be acknowledged, for a while, and says whether it still is
 //
@@ -360,9 +361,9 @@ async function refusalOf(answer) {
 const isKind = (answer, kind) => (answer.headers.get('Content-Type') ?? '').startsWith(kind);
 
 /** Server-Sent Events (HTML standard, section 9.2): what each chunk ends. */
-async function* overSSE(door, { ask, place, signal }) {
+async function* overSSE(door, { ask, place, resume, signal }) {
   const headers = { Accept: 'text/event-stream', ...(place && { 'Last-Event-ID': place }) };
-  const answer = await door.request('GET', '/v1/stream', { query: ask(), headers, signal });
+  const answer = await door.request('GET', '/v1/stream', { query: [...ask(), ...resume], headers, signal });
   if (answer.status !== 200 || !isKind(answer, 'text/event-stream')) throw await refusalOf(answer);
   yield { events: [], size: 0 };
   const reader = answer.body.getReader();
@@ -399,8 +400,8 @@ async function* overSSE(door, { ask, place, signal }) {
 
 /** A WebSocket: each line of a text is {id, event, data}, or the answer to a command. */
 async function* overWebSocket(door, stream) {
-  const { ask, place, signal } = stream;
-  const socket = await door.socket('/v1/socket', [...ask(), ['cursor', place]]);
+  const { ask, place, resume, signal } = stream;
+  const socket = await door.socket('/v1/socket', [...ask(), ['cursor', place], ...resume]);
   let texts = [], isOpen = false, cursor = place, retry, wake;
   socket.onopen = () => { isOpen = true; };
   socket.onmessage = ({ data }) => {
@@ -595,7 +596,7 @@ const ANOTHER = { ...IDLE, state: 'closed', reason: 'refused', problem: { status
 const whoIs = ({ tenantId, profile }) => (tenantId ? JSON.stringify([tenantId, textOf(profile)]) : '');
 
 class Stream {
-  #door; #meta; #sink; #wishes; #wish; #applied = ''; #who;
+  #door; #meta; #sink; #wishes; #wish; #applied = ''; #who; #previous;
   #attempt = null; #over = null; #timer; #watchdog; #renewal; #renewing = false; #renewedAt = 0; #settling = false; #closed = false;
   #retry = RETRY_MS; #failures = 0; #late = 0; #closing = null; #heardAt = 0; #heartbeat = 0;
   #status;
@@ -785,7 +786,8 @@ class Stream {
     let reason = 'unreachable', problem = null, begunAt;
     const { choice } = this.#door, { signal } = attempt;
     const probe = setTimeout(() => { if (choice.hasNext) this.#probe(attempt); }, BEGIN_MS);
-    this.#over = { ask: () => this.#ask(), place: this.place, signal, isOwing: () => this.#isOwing(signal) };
+    const resume = this.place && this.#previous ? [['previous', this.#previous]] : [];
+    this.#over = { ask: () => this.#ask(), place: this.place, resume, signal, isOwing: () => this.#isOwing(signal) };
     try {
       for await (const { events, size, retry = this.#retry } of TRANSPORTS[choice.transport](this.#door, this.#over)) {
         if (isOver()) return;
@@ -906,6 +908,7 @@ class Stream {
     this.#ackMs = Number(ackMs) || 0; // an older hub wants none
     this.#door.skew = Date.parse(connectedAt) - Date.now() || 0;
     this.#status = { ...this.#status, connectionId, tenantId, profile, resume };
+    this.#previous = connectionId;
     this.#plan();
     return true;
   }

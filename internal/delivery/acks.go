@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"realtimehub/internal/due"
 	"realtimehub/internal/duty"
 	"realtimehub/internal/event"
@@ -37,6 +39,7 @@ type Duties interface {
 type acks struct {
 	conn     *Connection   // static
 	timeouts *timeouts     // static
+	previous uuid.UUID     // static: the connection that the client came back from; zero: it did not say
 	due      due.Item      // the timeouts' own
 	of       history.Epoch // of the places
 	spans    []span        // that are not acknowledged, the oldest first
@@ -69,7 +72,7 @@ const ackEvery = time.Second
 const owedTogether = time.Second
 
 // acksBytes is what is kept of each connection whose client acknowledges.
-const acksBytes = 320
+const acksBytes = 336
 
 // beginLocked says after which place a connection is sent everything.
 func (a *acks) beginLocked(from history.Cursor) {
@@ -227,7 +230,7 @@ func (s *Streams) beginAcksLocked(t *tenant, c *Connection, resume Resume, from 
 			others = append(others, other.acks.spansLocked(t.sentLocked(other))...)
 		}
 	}
-	back := duty.Acknowledgement{Tenant: c.Tenant, Profile: c.Profile, Connection: c.ID, Of: from.Epoch.Tag, UpTo: from.Seq, Types: c.filter}
+	back := duty.Acknowledgement{Tenant: c.Tenant, Profile: c.Profile, Connection: c.acks.previous, Of: from.Epoch.Tag, UpTo: from.Seq, Types: c.filter}
 	s.duties.Resumed(back, others)
 }
 

@@ -28,6 +28,7 @@ type Subscription struct {
 	Cursor    string        // where to resume, as the client says; empty: nowhere
 	Expires   time.Time     // when it ends unless prolonged; zero: not by itself
 	Acks      bool          // its client acknowledges events that have a deadline
+	Previous  uuid.UUID     // the connection that its client comes back from, as it says; zero: it does not
 	Linger    time.Duration // how long it is there after its stream, for its client to ask again; zero: not at all
 	Client    string        // names the client that asks again, among its profile's; may be empty
 }
@@ -136,7 +137,7 @@ func (s *Streams) newConnection(sub Subscription) (*owner, error) {
 		c.linger.asked.Store(now.UnixNano())
 	}
 	if sub.Acks && s.duties != nil {
-		c.acks = &acks{conn: c, timeouts: &s.timeouts}
+		c.acks = &acks{conn: c, timeouts: &s.timeouts, previous: sub.Previous}
 	}
 	c.activeAt.Store(now.UnixNano())
 	own := &owner{streams: s, conn: c}

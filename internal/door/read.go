@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"realtimehub/internal/access"
 	"realtimehub/internal/client"
 	"realtimehub/internal/delivery"
@@ -23,6 +25,7 @@ func Read(r *http.Request, query url.Values, who *access.Caller) (s delivery.Sub
 		s.Types = faults.Types("types", strings.Split(types, ","))
 	}
 	s.Acks = Flag(&faults, query, "ack", false)
+	s.Previous = connection(&faults, query, "previous")
 	if list := query["presence"]; len(list) > 0 && list[0] != "" {
 		s.Watch = client.WatchList(&faults, "presence", list)
 	}
@@ -42,6 +45,19 @@ func Flag(f *problem.Faults, query url.Values, name string, otherwise bool) bool
 	}
 	f.Add(problem.CodeInvalidField, name, "must be true or false")
 	return otherwise
+}
+
+// connection reads a parameter that is a connection's id; zero: it is not there.
+func connection(f *problem.Faults, query url.Values, name string) (id uuid.UUID) {
+	text := query.Get(name)
+	if text == "" {
+		return id
+	}
+	id, err := uuid.Parse(text)
+	if err != nil {
+		f.Add(problem.CodeInvalidField, name, "must be the id of a connection")
+	}
+	return id
 }
 
 // metadata reads what is kept with a connection; nil: nothing.

@@ -387,6 +387,9 @@ func TestComingBackAcknowledges(t *testing.T) {
 		"another filter":          {[]Acknowledgement{ack("a", 0, 2, "a.*")}, nil, ack("a", 0, 2), []string{"e1: a", "e2: a"}},
 		"past what it was sent":   {[]Acknowledgement{ack("a", 0, 1)}, nil, ack("a", 0, 2), []string{"e1: a", "e2: a"}},
 		"another person's":        {[]Acknowledgement{ack("b", 0, 2)}, nil, ack("a", 0, 2), []string{"e1: a", "e2: a"}},
+		"named":                   {[]Acknowledgement{by(1, ack("a", 0, 2)), by(2, ack("a", 1, 2))}, nil, by(1, ack("a", 0, 2)), nil},
+		"named, another filter":   {[]Acknowledgement{by(1, ack("a", 0, 2))}, nil, by(1, ack("a", 0, 2, "a.*")), nil},
+		"a device stands still":   {nil, []Acknowledgement{by(2, ack("a", 0, 2))}, by(1, ack("a", 0, 2)), []string{"e1: a", "e2: a"}},
 		"with a filter as before": {[]Acknowledgement{ack("a", 0, 2, "a.*")}, nil, ack("a", 0, 2, "a.*"), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -411,6 +414,11 @@ func TestComingBackAcknowledges(t *testing.T) {
 }
 
 var never = time.Unix(1, 0)
+
+func by(connection byte, a Acknowledgement) Acknowledgement {
+	a.Connection[0] = connection
+	return a
+}
 
 func owesNothing(a Acknowledgement) Acknowledgement {
 	a.Until = never

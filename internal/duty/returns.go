@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/sized"
@@ -58,15 +60,15 @@ func (r *Returns) Ended(sent Acknowledgement) {
 }
 
 // Of is the acknowledgement of a client that has come back with everything up to back.UpTo, of
-// what its connection before was sent. Which one that was the client does not say: it is one that
-// was sent what the client has, with the same filter. others was sent to its person's
-// connections that are still open, as the end of the one before may not have been noticed.
-// Where it can be of several, the client acknowledges what all of them were sent.
+// what its connection before was sent, back.Connection. Where the client does not say which that
+// was, and it is zero, it is one that was sent what the client has, with the same filter. others was
+// sent to its person's connections that are still open, as the end of the one before may not have
+// been noticed. Where it can be of several, the client acknowledges what all of them were sent.
 func (r *Returns) Of(back Acknowledgement, others []Acknowledgement) (a Acknowledgement, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, sent := range append(others, r.ended.Get(event.TenantProfile{Tenant: back.Tenant, Profile: back.Profile})...) {
-		if sent.Of != back.Of || back.UpTo < sent.After || sent.UpTo < back.UpTo || !sameTypes(sent.Types, back.Types) {
+		if sent.Of != back.Of || back.UpTo < sent.After || sent.UpTo < back.UpTo || !comesFrom(back, sent) {
 			continue
 		}
 		if !ok || sent.After > a.After {
@@ -76,6 +78,14 @@ func (r *Returns) Of(back Acknowledgement, others []Acknowledgement) (a Acknowle
 	}
 	a.UpTo = back.UpTo
 	return a, ok && a.After < a.UpTo
+}
+
+// comesFrom says that a client that has come back may be the one of a connection.
+func comesFrom(back, sent Acknowledgement) bool {
+	if back.Connection != uuid.Nil {
+		return back.Connection == sent.Connection
+	}
+	return sameTypes(sent.Types, back.Types)
 }
 
 // sweepLocked forgets connections that nobody can come back from in time, now and then.
