@@ -160,7 +160,9 @@ func TestNDJSONOfAClientThatWritesAllBeforeItReads(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			h := newTestHub(t)
-			conn, err := net.Dial("tcp", h.Server.Listener.Addr().String())
+			server := httptest.NewServer(h.API.Handler()) // on a listener that takes nobody for gone who reads nothing for 12 s
+			defer server.Close()
+			conn, err := net.Dial("tcp", server.Listener.Addr().String())
 			is.NoErr(err)
 			defer conn.Close()
 			conn.SetDeadline(time.Now().Add(5 * time.Minute)) // nothing is said before all is kept, which takes a folder its time

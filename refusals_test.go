@@ -66,7 +66,7 @@ func allocated(handler http.Handler, r *http.Request) (int, *discarded) {
 // However wrong a body is, refusing it takes a few times its size, and is answered with
 // no more.
 func TestARefusalCostsWhatABodyDoes(t *testing.T) {
-	h := newTestHub(t)
+	h := newTrustedHub(t, openDoor(t), access.RatesConfig{ClientRate: 1000})
 	c := h.open(t, "tenant=acme&profile=user:1")
 	handler := h.API.Handler()
 	adjust, members := "PATCH /v1/connections/"+c.ConnectionID, "PUT /v1/tenants/acme/conversations/c/members"
@@ -116,6 +116,11 @@ func TestARefusalCostsWhatABodyDoes(t *testing.T) {
 					r.ContentLength = -1
 				}
 				n, w := allocated(handler, r)
+				for range 2 { // others of this process allocate meanwhile: the least counts
+					r.Body = io.NopCloser(strings.NewReader(tc.body))
+					again, _ := allocated(handler, r)
+					n = min(n, again)
+				}
 				t.Logf("%d bytes: %d allocated, %.1f times; answered %d", len(tc.body), n, float64(n)/float64(len(tc.body)), w.bytes)
 				is.Equal(w.status, tc.status)
 				is.True(n < 12*max(len(tc.body), 128<<10))
