@@ -65,7 +65,9 @@ func (h *clientHub) acks() (n int) {
 
 func (c *clientTab) freeze() {
 	c.h.t.Helper()
+	c.run(`(document.addEventListener("freeze", () => { globalThis.isFrozen = true; }), 0)`)
 	do(c.h.t, c.page, lifecycle.SetWebLifecycleState(lifecycle.SetWebLifecycleStateStateFrozen))
+	c.becomes(`globalThis.isFrozen === true`)
 }
 
 // Whose page stands still while its stream is open has not handled an event.
