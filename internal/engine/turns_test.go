@@ -16,6 +16,7 @@ type turns struct {
 	bytes  *atomic.Int64
 	last   *int64
 	same   *atomic.Int64
+	pieces *atomic.Int64
 }
 
 // Ended implements Input.
@@ -24,6 +25,7 @@ func (turns) Ended() {}
 // Received implements Input.
 func (c turns) Received(p []byte) {
 	<-c.first
+	c.pieces.Add(1)
 	if now := c.others.Load(); now == *c.last {
 		c.same.Add(1)
 	} else {
@@ -37,9 +39,9 @@ func TestWhoSendsWithoutEndTakesTurns(t *testing.T) {
 	bothPaths(t, Config{}, func(t *testing.T, h *house) {
 		is := is.New(t)
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-		var others, read, same atomic.Int64
+		var others, read, same, pieces atomic.Int64
 		last := int64(-1)
-		input := turns{&others, make(chan struct{}), &read, &last, &same}
+		input := turns{&others, make(chan struct{}), &read, &last, &same, &pieces}
 		v, _ := h.upgradeTo(t, "a", input)
 		_, err := v.TCPConn.Write(make([]byte, 64<<10))
 		is.NoErr(err)
@@ -60,6 +62,7 @@ func TestWhoSendsWithoutEndTakesTurns(t *testing.T) {
 		eventually(t, "all to be read", func() bool { return read.Load() == 64<<10 })
 		close(over)
 		spun.Wait()
-		is.Equal(same.Load(), int64(0))
+		t.Logf("%d of %d pieces without a turn for others", same.Load(), pieces.Load())
+		is.True(4*same.Load() < pieces.Load()) // all but the first, if nobody gave way; the scheduler may once have had other work
 	})
 }
