@@ -509,10 +509,16 @@ func TestAnIdlePollWeighsWhatIsCounted(t *testing.T) {
 // Who polls and acknowledges is one connection too. The cursor of a poll acknowledges what the polls
 // before it were answered with, and so does a call; what neither names is owed.
 func TestPollAcknowledges(t *testing.T) {
+	for name, previous := range map[string]string{"": "", "named": "&previous=01a20b6b-b9ee-789c-bf01-260aa0b28d5c"} {
+		t.Run(name, func(t *testing.T) { pollAcknowledges(t, previous) })
+	}
+}
+
+func pollAcknowledges(t *testing.T, previous string) {
 	is := is.New(t)
 	h := newTestHub(t)
 	here := h.nodes[0]
-	query := meQuery + "&client=a&ack=true"
+	query := meQuery + "&client=a&ack=true" + previous
 	ask := func(cursor string) polled { return here.pollHere(t.Context(), t, query+"&wait=0&cursor="+cursor) }
 	due := func(id string) {
 		h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"`+id+`","type":"a.b","payload":1,"deadline":"4s","target":{"kind":"profile","profiles":["me"]}}`)

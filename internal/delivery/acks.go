@@ -39,7 +39,7 @@ type Duties interface {
 type acks struct {
 	conn     *Connection   // static
 	timeouts *timeouts     // static
-	previous uuid.UUID     // static: the connection that the client came back from; zero: it did not say
+	previous uuid.UUID     // the connection that the client comes back from next; zero: it does not say
 	due      due.Item      // the timeouts' own
 	of       history.Epoch // of the places
 	spans    []span        // that are not acknowledged, the oldest first
@@ -232,6 +232,9 @@ func (s *Streams) beginAcksLocked(t *tenant, c *Connection, resume Resume, from 
 	}
 	back := duty.Acknowledgement{Tenant: c.Tenant, Profile: c.Profile, Connection: c.acks.previous, Of: from.Epoch.Tag, UpTo: from.Seq, Types: c.filter}
 	s.duties.Resumed(back, others)
+	if c.acks.previous != uuid.Nil { // who polls comes back from this one
+		c.acks.previous = c.ID
+	}
 }
 
 // skipLocked says that a connection is not sent what is between two places.
