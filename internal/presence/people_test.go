@@ -27,10 +27,14 @@ type world struct {
 }
 
 func inBubble(t *testing.T, test func(w *world, is *is.I)) {
+	withPools(t, allowance.New(plan.Of(1<<30)), test)
+}
+
+func withPools(t *testing.T, pools *allowance.Pools, test func(w *world, is *is.I)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{pools: allowance.New(plan.Of(1 << 30))}
+		w := &world{pools: pools}
 		w.People = New(Config{
-			IdleTimeout: 5 * time.Minute, Grace: 5 * time.Second, Pools: w.pools,
+			IdleTimeout: 5 * time.Minute, Grace: 5 * time.Second, Pools: pools,
 			Offline: func(who event.TenantProfile) { w.offline = append(w.offline, who.Profile.ID) },
 		})
 		test(w, is.New(t))
@@ -138,5 +142,24 @@ func TestWhoHasLeftIsForgotten(t *testing.T) {
 		is.Equal(w.due.Len(), 0)
 		is.Equal(w.pools.State.Total(), int64(0))
 		is.Equal(w.pools.Seen.Total(), int64(0))
+	})
+}
+
+// Where there is no room for more, those who left first are forgotten before their time, and
+// are not due any more.
+func TestWhoLeftFirstIsForgottenFirst(t *testing.T) {
+	withPools(t, allowance.New(plan.Memory{State: 800 << 10}), func(w *world, is *is.I) {
+		const people = 1_000
+		for i := range people {
+			w.Left(w.comes(i), time.Now().Add(-time.Minute)) // its grace is over
+			w.Advance(time.Now(), false)
+		}
+		kept := w.size("acme", true)
+		is.True(kept > 50 && kept < 200)
+		is.Equal(w.due.Len(), kept)
+		for i := range people {
+			who := w.Of("acme", []event.Profile{user(i)})[0]
+			is.Equal(who.LastActiveAt != nil, i >= people-kept)
+		}
 	})
 }

@@ -96,9 +96,10 @@ func TestPresenceLooksAtNoOtherConnection(t *testing.T) {
 		untold := time.Now().Add(time.Hour)
 		other.Active(untold)
 		w.Touch(one, time.Now())
+		w.passes(time.Second)
 		another := w.comes(1)
-		is.True(who.activeAt.Before(untold))
 		w.Left(one, time.Now())
+		is.True(who.activeAt.Before(untold))
 		w.Left(another, time.Now())
 		is.True(who.activeAt.Equal(untold)) // the latest has left
 		is.Equal(len(who.conns), 1)
