@@ -83,22 +83,20 @@ func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers, reporti
 	}
 	h := &Hub{log: cfg.Log, logger: cfg.Logger, quotas: cfg.Quotas, outbox: reporting.Box}
 	h.duties = reporting.Keeper(duty.Config{Keep: resultsTTL, Repeats: reporting.Repeats, Box: h.outbox, People: h, Pools: cfg.Quotas, Logger: cfg.Logger})
-	cfg.Duties = h.duties
+	h.notices = notices.New(notices.Config{Types: reporting.Types, Box: h.outbox, State: cfg.Quotas.State, Logger: cfg.Logger})
+	cfg.Duties, cfg.Reporter = h.duties, newReporter(h.notices)
 	d := delivery.New(cfg)
 	h.tenants, h.members, h.streams, h.dispatcher, h.count = d.Tenants, d.Members, d.Streams, d.Dispatcher, d.Counts
 	h.people, h.typists = newPeople(d, cfg.Quotas, presence, peers)
-	teller := newTeller(d, h.people, cfg, reporting)
+	teller := newTeller(d, h.people, cfg.Quotas, h.notices)
 	h.cluster = cluster.New(cluster.Config{
 		Delivery: d, Pools: cfg.Quotas, Presence: h.people, Typists: h.typists,
-		Peers: peers, Back: 2 * cfg.Retry, Gone: teller.gone,
+		Peers: peers, Back: 2 * cfg.Retry, Gone: reporter{h.notices}.gone,
 		FollowAll: teller.followsAll(), Linger: presence.Grace + 2*cfg.Retry + settleTime, Settle: presence.Settle,
 	})
 	h.presence = &Presence{
 		cfg: presence, people: h.people, typists: h.typists, tenants: d.Tenants, members: d.Members,
 		cluster: h.cluster, peers: peers, teller: teller, notify: d.Dispatcher.Notify,
-	}
-	if teller != nil {
-		h.notices = teller.notices
 	}
 	return h
 }

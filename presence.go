@@ -30,9 +30,8 @@ type PresenceConfig struct {
 	Settle      time.Duration // how long this hub may take to know what others do
 }
 
-// Presence moves people from online to away and offline as time goes by, and announces all
-// changes of their status once a tick: to the streams of their tenant, and to services.
-// Who is what is known to the people.
+// Presence ticks. Each tick moves people from online to away and offline as time goes by, and
+// announces what has changed since the last one: to the streams of their tenant, and to services.
 type Presence struct {
 	// Static.
 	cfg     PresenceConfig
@@ -42,7 +41,7 @@ type Presence struct {
 	members *delivery.Members
 	cluster *cluster.Cluster
 	peers   cluster.Peers // nil: the hub is alone
-	teller  *teller       // nil: services are told of nothing that it is for
+	teller  teller
 	// notify tells a tenant's streams.
 	notify func(tenant string, notices []delivery.Notice, digest *event.Event, shared bool)
 
@@ -152,37 +151,29 @@ func (p *Presence) Visible(tenant string, viewer event.Profile, profiles []event
 	return list
 }
 
-// teller tells services of people, connections and rooms.
+// teller tells services of people, and which rooms are occupied by them.
 type teller struct {
-	notices *notices.Notices
-	rooms   *notices.Rooms // nil: nobody asks
+	notices *notices.Notices // nil: services are told of nothing that they are for
+	rooms   *notices.Rooms   // nil: nobody asks
 }
 
-// newTeller makes the teller of a hub, before anybody connects; nil if services are told of
-// nothing that it is for.
-func newTeller(d delivery.Parts, people *presence.People, cfg HubConfig, reporting Reporting) *teller {
-	n := notices.New(notices.Config{Types: reporting.Types, Box: reporting.Box, State: cfg.Quotas.State, Logger: cfg.Logger})
-	if n == nil {
-		return nil
+// newTeller makes the teller of a hub, before anybody connects.
+func newTeller(d delivery.Parts, people *presence.People, pools *allowance.Pools, n *notices.Notices) teller {
+	if !n.TellsRooms() {
+		return teller{notices: n}
 	}
-	t := &teller{notices: n}
-	if n.TellsConnections() {
-		d.Streams.Report(t)
-	}
-	if n.TellsRooms() {
-		t.rooms = notices.NewRooms(notices.RoomsConfig{Members: d.Members, Present: people.Present, Tell: n.Occupancy, State: cfg.Quotas.State})
-		d.Tenants.Moves(t.rooms.Moved)
-	}
-	return t
+	rooms := notices.NewRooms(notices.RoomsConfig{Members: d.Members, Present: people.Present, Tell: n.Occupancy, State: pools.State})
+	d.Tenants.Moves(rooms.Moved)
+	return teller{notices: n, rooms: rooms}
 }
 
 // followsAll says that it has to be known who is connected to which hub.
-func (t *teller) followsAll() bool {
-	return t != nil && (t.rooms != nil || t.notices.Tells(outbox.TypePresence) || t.notices.Tells(outbox.TypeDisconnected))
+func (t teller) followsAll() bool {
+	return t.rooms != nil || t.notices.Tells(outbox.TypePresence) || t.notices.Tells(outbox.TypeDisconnected)
 }
 
 // tell tells of what a tick has found. Of several hubs the foremost puts it into the outbox.
-func (t *teller) tell(all map[string]*presence.News, now time.Time, foremost bool) {
+func (t teller) tell(all map[string]*presence.News, now time.Time, foremost bool) {
 	t.notices.Turn(now, foremost)
 	for tenant, n := range all {
 		for _, c := range n.Changes {
@@ -205,20 +196,29 @@ func (t *teller) tell(all map[string]*presence.News, now time.Time, foremost boo
 	t.rooms.Look(now)
 }
 
+// reporter tells services of connections.
+type reporter struct{ notices *notices.Notices }
+
+// newReporter makes it; nil if nobody asks.
+func newReporter(n *notices.Notices) delivery.Reporter {
+	if !n.TellsConnections() {
+		return nil
+	}
+	return reporter{notices: n}
+}
+
 // Opened implements delivery.Reporter.
-func (t *teller) Opened(c *delivery.Connection) {
-	t.notices.Opened(c.Tenant, notices.Connection{ID: c.ID.String(), Profile: c.Profile, Metadata: c.Metadata})
+func (r reporter) Opened(c *delivery.Connection) {
+	r.notices.Opened(c.Tenant, notices.Connection{ID: c.ID.String(), Profile: c.Profile, Metadata: c.Metadata})
 }
 
 // Closed implements delivery.Reporter.
-func (t *teller) Closed(c *delivery.Connection, reason delivery.CloseReason) {
-	t.notices.Closed(c.Tenant, notices.Connection{ID: c.ID.String(), Profile: c.Profile, Metadata: c.Metadata, Reason: string(reason)})
+func (r reporter) Closed(c *delivery.Connection, reason delivery.CloseReason) {
+	r.notices.Closed(c.Tenant, notices.Connection{ID: c.ID.String(), Profile: c.Profile, Metadata: c.Metadata, Reason: string(reason)})
 }
 
 // gone tells of a connection that has closed with another hub. What it was described by only that
 // one knew.
-func (t *teller) gone(c *delivery.Connection) {
-	if t != nil {
-		t.notices.Gone(c.Tenant, notices.Connection{ID: c.ID.String(), Profile: c.Profile})
-	}
+func (r reporter) gone(c *delivery.Connection) {
+	r.notices.Gone(c.Tenant, notices.Connection{ID: c.ID.String(), Profile: c.Profile})
 }

@@ -57,7 +57,7 @@ func TestServicesAreNotToldOfADrain(t *testing.T) {
 func TestNobodyAsksToBeTold(t *testing.T) {
 	telling(t, []outbox.Type{outbox.TypeUndelivered}, func(w toldWorld, is *is.I) {
 		is.True(w.notices == nil)
-		is.True(w.presence.teller == nil)
+		is.True(!w.presence.teller.followsAll())
 		is.NoErr(w.members.SetMembers(t.Context(), "acme", talk, []event.Profile{alice}))
 		w.streams.Kick(w.connect(alice), delivery.CloseKicked)
 		w.wait(time.Minute)
