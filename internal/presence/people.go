@@ -79,7 +79,7 @@ type profile struct {
 	seen      *list.Element // in tenant.seen
 }
 
-// Due implements due.Queue's entries.
+// Due implements due.Owner.
 func (p *profile) Due() *due.Item { return &p.due }
 
 // Connected says that a connection is about to open.
@@ -89,8 +89,8 @@ func (p *People) Connected(c *delivery.Connection) {
 	p.connectedLocked(c)
 }
 
-// Known has a connection elsewhere counted, that was there before this hub heard of
-// it: that is no news.
+// Known is Connected for a connection elsewhere that was there before this hub heard of it: that
+// is no news.
 func (p *People) Known(c *delivery.Connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -43,8 +43,8 @@ func (p *People) reviseLocked(who *profile, now time.Time) {
 	}
 }
 
-// statusLocked is the status that somebody has now who was last active at a time, and when that
-// may be over by itself; the zero time: never.
+// statusLocked is the status that somebody has now who was last active at a time, and when it
+// has to be looked at again; the zero time: never.
 func (p *People) statusLocked(who *profile, active, now time.Time) (status Status, again time.Time) {
 	if len(who.conns) == 0 {
 		if back := who.leftAt.Add(p.cfg.Grace); back.After(now) {
@@ -104,7 +104,7 @@ func (p *People) rememberLocked(who *profile) {
 	p.due.Set(who, who.leftAt.Add(seenTTL))
 }
 
-// returnedLocked has who was offline be remembered no longer as such.
+// returnedLocked ends that somebody is remembered as offline.
 func (p *People) returnedLocked(who *profile) {
 	if who.seen == nil {
 		return
