@@ -15,6 +15,7 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/outbox"
+	"realtimehub/internal/presence"
 	"realtimehub/internal/sse"
 )
 
@@ -56,7 +57,7 @@ func TestServicesAreNotToldOfADrain(t *testing.T) {
 func TestNobodyAsksToBeTold(t *testing.T) {
 	telling(t, []outbox.Type{outbox.TypeUndelivered}, func(w toldWorld, is *is.I) {
 		is.True(w.notices == nil)
-		is.True(w.Presence.teller == nil)
+		is.True(!w.presence.teller.followsAll())
 		is.NoErr(w.members.SetMembers(t.Context(), "acme", talk, []event.Profile{alice}))
 		w.streams.Kick(w.connect(alice), delivery.CloseKicked)
 		w.wait(time.Minute)
@@ -130,7 +131,7 @@ func TestVersionsOrderWhatIsTold(t *testing.T) {
 			got := lastOf(mixed)
 			for who, state := range want {
 				if got[who] == "" {
-					got[who] = string(Offline) // never seen
+					got[who] = string(presence.Offline) // never seen
 				}
 				is.Equal(got[who], state) // who
 			}
@@ -228,10 +229,10 @@ func TestWhatIsKnownIsNotTold(t *testing.T) {
 	telling(t, types, func(w toldWorld, is *is.I) {
 		is.NoErr(w.members.SetMembers(t.Context(), "acme", talk, []event.Profile{alice}))
 		c := delivery.NewRemote(uuid.New(), "acme", alice, time.Now(), time.Now(), nil)
-		w.Presence.Known(c)
+		w.people.Known(c)
 		w.wait(10 * time.Second)
 		is.Equal(toldOf(t, w.box), "")
-		w.Presence.Left(c, time.Now())
+		w.people.Left(c, time.Now())
 		w.wait(10 * time.Second)
 		is.Equal(toldOf(t, w.box), "alice offline, talk conversation.vacated")
 	})
