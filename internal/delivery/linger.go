@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
+
 	"realtimehub/internal/duty"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
@@ -67,6 +69,9 @@ func (s *Streams) again(ctx context.Context, own *owner, sub Subscription, from 
 	}
 	var had []duty.Acknowledgement
 	if c.acks != nil {
+		if sub.Client != "" && c.acks.previous == uuid.Nil {
+			c.acks.previous = c.ID
+		}
 		had = c.acks.spansLocked(t.sentLocked(c))
 		s.timeouts.forget(c.acks)
 	}
