@@ -25,6 +25,7 @@ type Connection struct {
 	Stream      *engine.Stream // of one that lingers guarded by the tenant's mu, and another with each request
 	linger      *lingering     // nil: it ends with its stream
 	remote      bool           // another hub holds it: there is no stream
+	session     int64          // bytes of its TLS session
 
 	activeAt atomic.Int64 // Unix nanoseconds
 
@@ -55,7 +56,7 @@ const connectionBytes = 1200
 
 // weigh is what a connection takes with these.
 func (c *Connection) weigh(types *event.Filter, watch []event.Profile) weight {
-	w := weight{own: connectionBytes + orderBytes + types.Bytes() + watchingBytes*int64(len(watch))}
+	w := weight{own: connectionBytes + orderBytes + types.Bytes() + watchingBytes*int64(len(watch)) + c.session}
 	if c.linger != nil {
 		w.own += lingeringBytes + sized.Text(c.linger.client)
 	}

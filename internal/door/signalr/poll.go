@@ -100,6 +100,7 @@ func (d *Door) beginPolls(r *http.Request, sub delivery.Subscription) error {
 	if err := d.doors.Quotas.Keep(who, pollBytes, true); err != nil {
 		return err
 	}
+	sub.Session = 0 // each poll has a connection of net/http's
 	c, stream, _, err := d.doors.Open(r, sub, false)
 	if err != nil {
 		d.doors.Quotas.Drop(who, pollBytes)
