@@ -65,6 +65,7 @@ func (s *Streams) again(ctx context.Context, own *owner, sub Subscription, from 
 	if err := t.keepLocked(c, c.weigh(sub.Types, sub.Watch), sub.Watch); err != nil {
 		return nil, nil, err
 	}
+	t.hearLocked(c)
 	var had []duty.Acknowledgement
 	if c.acks != nil {
 		had = c.acks.spansLocked(t.sentLocked(c))
