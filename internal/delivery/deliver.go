@@ -7,63 +7,73 @@ import (
 	"realtimehub/internal/event"
 )
 
-// deliverLocked hands a parcel to its target's connections and counts them, and the
-// members of its room.
-func (t *tenant) deliverLocked(p *parcel) (n int32) {
+// deliverLocked hands a parcel to its target's connections, and counts the members of its room.
+// A whole tenant and a large room hear it by and by.
+func (t *tenant) deliverLocked(p *parcel) {
 	target := &p.event.Target
-	giveAll := func(m *member) {
-		if m == nil {
-			return
-		}
-		for _, c := range m.Conns() {
-			if !p.excludes(c) {
-				n++
-				t.tellLocked(c, p)
-			}
-		}
-	}
 	switch target.Kind {
 	case event.KindProfile, event.KindProfiles:
 		for _, ref := range target.Profiles {
-			giveAll(t.rooms.Person(ref))
+			if m := t.rooms.Person(ref); m != nil {
+				t.tellAllLocked(m, p)
+			}
 		}
 	case event.KindTenant:
-		own, after := *p, t.head.Seq // they outlive the call
-		t.broadcastLocked(func(c *Connection) {
-			if !own.excludes(c) {
-				t.giveLocked(c, &own, after)
-			}
-		})
-		n = int32(len(t.conns) - t.excludedLocked(p))
+		t.broadcastParcelLocked(everybody, p)
 	case event.KindConnection:
-		if c := p.only; c != nil && c.Tenant == t.name && !c.removed && !p.excludes(c) {
-			n++
-			t.tellLocked(c, p)
+		if p.only != nil && p.only.Tenant == t.name && !p.only.removed {
+			t.tellLocked(p.only, p)
 		}
 	default:
 		room, _ := target.Room()
-		place := p.place
-		if place == 0 { // it is for whoever is a member now, however far behind the history is
-			place = math.MaxUint64
-		}
-		here, size := t.rooms.Here(room, place)
-		p.members = int32(size)
-		for _, m := range here {
-			giveAll(m)
-		}
+		t.deliverToRoomLocked(room, p)
 	}
-	return n
 }
 
-// tellLocked hands a connection a parcel that is for it, after all that was broadcast before.
+func (t *tenant) deliverToRoomLocked(room event.Room, p *parcel) {
+	place := p.place
+	if place == 0 { // it is for whoever is a member now, however far behind the history is
+		place = math.MaxUint64
+	}
+	here, size := t.rooms.Here(room, place)
+	p.members = int32(size)
+	if now, _ := t.rooms.Here(room, math.MaxUint64); len(here) > walkPiece && len(here) == len(now) {
+		t.broadcastParcelLocked(room, p)
+		return
+	}
+	for _, m := range here {
+		t.tellAllLocked(m, p)
+	}
+}
+
+// broadcastParcelLocked has everybody, or a room's members, hear of a parcel.
+func (t *tenant) broadcastParcelLocked(to event.Room, p *parcel) {
+	own, after := *p, t.head.Seq // they outlive the call
+	t.broadcastLocked(to, func(c *Connection) { t.giveLocked(c, &own, after) })
+}
+
+// tellAllLocked is tellLocked for all connections of somebody.
+func (t *tenant) tellAllLocked(m *member, p *parcel) {
+	for _, c := range m.Conns() {
+		t.tellLocked(c, p)
+	}
+}
+
+// tellLocked hands a connection a parcel, after all that was broadcast before.
 func (t *tenant) tellLocked(c *Connection, p *parcel) {
 	t.hearLocked(c)
 	t.giveLocked(c, p, t.head.Seq)
 }
 
-// giveLocked hands a connection a parcel that is for it, if it wants that. One without a place of
-// its own comes after another.
+// giveLocked hands a connection a parcel, unless that leaves it out or it does not want it. One
+// without a place of its own comes after another.
 func (t *tenant) giveLocked(c *Connection, p *parcel, after uint64) {
+	if p.excludes(c) {
+		return
+	}
+	if p.reached != nil {
+		*p.reached++
+	}
 	if !c.filter.Wants(p.event.Type) {
 		return
 	}
@@ -71,22 +81,6 @@ func (t *tenant) giveLocked(c *Connection, p *parcel, after uint64) {
 	if p.event.Deadline > 0 && c.place == p.place {
 		c.owe(p.event, p.place)
 	}
-}
-
-// excludedLocked is how many of the tenant's connections a parcel is not for, though it is for
-// all others.
-func (t *tenant) excludedLocked(p *parcel) (n int) {
-	for ref := range p.excluded.Profiles() {
-		if m := t.rooms.Person(ref); m != nil {
-			n += len(m.Conns())
-		}
-	}
-	for id := range p.excluded.Connections() {
-		if c := t.order.find(id); c != nil && !p.excluded.HasProfile(c.Profile) {
-			n++
-		}
-	}
-	return n
 }
 
 // sendLocked hands c a frame. One that has no place of its own comes after another.

@@ -55,7 +55,7 @@ func (d *Dispatcher) deliver(tenant string, entries []*history.Entry, published 
 		if e.Event.Target.Kind == event.KindConnection {
 			p.only = d.streams.Connection(e.Event.Target.ConnectionID)
 		}
-		e.Reached += t.deliverLocked(&p)
+		t.deliverLocked(&p)
 		e.Members = p.members
 		if e.Event.Deadline > 0 && e.Here {
 			if r, ok := e.Event.Target.Room(); ok {
@@ -73,7 +73,7 @@ func (d *Dispatcher) unknownLocked(t *tenant) {
 	}
 	var gap frames
 	head := t.head
-	t.broadcastLocked(func(c *Connection) {
+	t.broadcastLocked(everybody, func(c *Connection) {
 		frame := gap.of(c.encoder)
 		if *frame == nil {
 			*frame = c.encoder.gap(GapMembership, head)
@@ -116,9 +116,7 @@ func (d *Dispatcher) Lost(tenant string, place history.Cursor) {
 	if t == nil {
 		return
 	}
-	for len(t.broadcasts.list) > 0 {
-		t.walkLocked(walkPiece)
-	}
+	t.walkOnLocked()
 	t.rooms.Restart(place.Epoch)
 	t.head = place
 	open := slices.Clone(t.conns)

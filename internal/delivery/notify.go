@@ -44,7 +44,7 @@ func (t *tenant) notifyLocked(notices []Notice, digest *event.Event, shared bool
 		return
 	}
 	whole, after := &bundle{parcels: all}, t.head.Seq
-	t.broadcastLocked(func(c *Connection) {
+	t.broadcastLocked(everybody, func(c *Connection) {
 		if c.watch == nil {
 			t.giveBundleLocked(c, whole, after)
 		}

@@ -3,8 +3,6 @@ package delivery
 import (
 	"slices"
 	"sort"
-
-	"github.com/google/uuid"
 )
 
 // order is a tenant's connections in the order of their ids, in which they nearly come. It is cut
@@ -44,15 +42,6 @@ func (o *order) add(c *Connection) {
 		o.chunks[chunk] = slices.Delete(list, half, len(list))
 	}
 	o.size++
-}
-
-// find is the connection with an id, or nil.
-func (o *order) find(id uuid.UUID) *Connection {
-	chunk, at := o.first(func(c *Connection) bool { return slices.Compare(c.ID[:], id[:]) >= 0 })
-	if chunk == len(o.chunks) || o.chunks[chunk][at].ID != id {
-		return nil
-	}
-	return o.chunks[chunk][at]
 }
 
 func (o *order) remove(c *Connection) {

@@ -211,9 +211,11 @@ func (t *tenant) setMembersLocked(room event.Room, members []event.Profile) {
 // changeMembersLocked has profiles join and leave a room, as of now.
 func (t *tenant) changeMembersLocked(room event.Room, join, leave []event.Profile) {
 	for _, p := range join {
+		t.hearFirstLocked(p)
 		t.rooms.Add(room, p, t.head.Seq)
 	}
 	for _, p := range leave {
+		t.hearFirstLocked(p)
 		t.rooms.Remove(room, p, t.head.Seq)
 	}
 	t.growLocked()

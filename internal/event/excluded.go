@@ -1,11 +1,6 @@
 package event
 
-import (
-	"iter"
-	"maps"
-
-	"github.com/google/uuid"
-)
+import "github.com/google/uuid"
 
 // Excluded is whom a target leaves out. The zero value leaves out nobody.
 type Excluded struct {
@@ -33,20 +28,9 @@ func ExcludedBy(t *Target) (e Excluded) {
 // Nobody says that nobody is left out.
 func (e *Excluded) Nobody() bool { return e.profiles == nil && e.connections == nil }
 
-// Profiles are those who are left out by name, each once.
-func (e *Excluded) Profiles() iter.Seq[Profile] { return maps.Keys(e.profiles) }
-
-// Connections are those that are left out by their ids, each once.
-func (e *Excluded) Connections() iter.Seq[uuid.UUID] { return maps.Keys(e.connections) }
-
-// HasProfile says whether all connections of a profile are left out.
-func (e *Excluded) HasProfile(p Profile) bool {
-	_, is := e.profiles[p]
-	return is
-}
-
 // Has says whether a profile's connection is left out.
 func (e *Excluded) Has(p Profile, connection uuid.UUID) bool {
-	_, is := e.connections[connection]
-	return is || e.HasProfile(p)
+	_, profile := e.profiles[p]
+	_, conn := e.connections[connection]
+	return profile || conn
 }
