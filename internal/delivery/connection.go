@@ -39,6 +39,7 @@ type Connection struct {
 	begun    uint64  // the place after which it is sent everything
 	place    uint64  // in the history, that its client knows or will
 	behind   *behind // nil: live
+	heard    uint64  // the number of the last of the tenant's broadcasts that it was handed
 	acks     *acks   // nil: its client acknowledges nothing
 	weight   weight
 

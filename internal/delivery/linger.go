@@ -67,6 +67,7 @@ func (s *Streams) again(ctx context.Context, own *owner, sub Subscription, from 
 	if err := t.keepLocked(c, c.weigh(sub.Types, sub.Watch), sub.Watch); err != nil {
 		return nil, nil, err
 	}
+	t.hearLocked(c)
 	var had []duty.Acknowledgement
 	if c.acks != nil {
 		if sub.Client != "" && c.acks.previous == uuid.Nil {
