@@ -38,7 +38,7 @@ const (
 // its places in tables.
 const (
 	rollBytes    = 600
-	profileBytes = 256 + 2*41 + 2*16 + 2*8
+	profileBytes = 288 + 2*41 + 2*16 + 2*8
 	seenBytes    = 64 // of who is offline more
 )
 
@@ -103,6 +103,7 @@ type profile struct {
 	ref       event.Profile
 	conns     []*delivery.Connection
 	usedAt    time.Time // the latest activity of conns
+	elsewhere time.Time // the latest activity of connections to other hubs; zero: there are none
 	activeAt  time.Time // the latest activity ever
 	spokeAt   time.Time // activity that is no connection's own: typing
 	leftAt    time.Time // when the last connection closed, since one opened
@@ -172,29 +173,61 @@ func (p *Presence) Run(ctx context.Context) {
 func (p *Presence) Connected(c *delivery.Connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.connectedLocked(c)
+	who := p.comesLocked(event.TenantProfile{Tenant: c.Tenant, Profile: c.Profile})
+	if len(who.conns) == 0 {
+		who.usedAt = time.Time{}
+	}
+	who.conns = append(who.conns, c)
+	who.used(c)
+	p.reviseLocked(who, time.Now())
 }
 
-// Known has a connection elsewhere counted, that was there before this hub heard of
-// it: that is no news.
-func (p *Presence) Known(c *delivery.Connection) {
+// Came says that somebody is connected to another hub, who was last active there at a time. It
+// is no news of who was there before this hub heard of it.
+func (p *Presence) Came(a event.TenantProfile, usedAt time.Time, news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	who := p.connectedLocked(c)
-	who.announced = who.status
+	who := p.comesLocked(a)
+	who.elsewhere = usedAt
+	p.reviseLocked(who, time.Now())
+	if !news {
+		who.announced = who.status
+	}
 }
 
-func (p *Presence) connectedLocked(c *delivery.Connection) *profile {
-	r, more := p.tenants.Get(c.Tenant), int64(0)
-	if r == nil {
-		r = &tenantPresence{tenant: c.Tenant, count: map[Status]int{}}
-		p.tenants.Put(c.Tenant, r)
-		more += rollBytes + sized.Text(c.Tenant)
+// Used says that somebody was active on another hub, at the latest at a time.
+func (p *Presence) Used(a event.TenantProfile, usedAt time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if who := p.findLocked(a.Tenant, a.Profile); who != nil {
+		who.elsewhere = usedAt
+		p.reviseLocked(who, time.Now())
 	}
-	who := r.profiles.Get(c.Profile)
+}
+
+// Went says that a connection on another hub was there until a time, and when the others that
+// its profile has there were used last; zero: there are none.
+func (p *Presence) Went(a event.TenantProfile, usedAt, at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if who := p.findLocked(a.Tenant, a.Profile); who != nil {
+		who.elsewhere = usedAt
+		p.leftLocked(who, at)
+	}
+}
+
+// comesLocked is who has a connection now, made where nothing was known of them.
+func (p *Presence) comesLocked(a event.TenantProfile) *profile {
+	r, more := p.tenants.Get(a.Tenant), int64(0)
+	if r == nil {
+		r = &tenantPresence{tenant: a.Tenant, count: map[Status]int{}}
+		p.tenants.Put(a.Tenant, r)
+		more += rollBytes + sized.Text(a.Tenant)
+	}
+	who := r.profiles.Get(a.Profile)
 	if who == nil {
-		who = &profile{roll: r, ref: c.Profile, status: Offline, announced: Offline}
-		r.profiles.Put(c.Profile, who)
+		who = &profile{roll: r, ref: a.Profile, status: Offline, announced: Offline}
+		r.profiles.Put(a.Profile, who)
 		r.absent.add(who)
 		more += who.bytes()
 	}
@@ -202,12 +235,7 @@ func (p *Presence) connectedLocked(c *delivery.Connection) *profile {
 		p.pools.State.Force(r.tenant, more) // with a connection that was admitted
 	}
 	p.returnedLocked(who)
-	if len(who.conns) == 0 {
-		who.usedAt = time.Time{}
-	}
-	who.conns, who.leftAt = append(who.conns, c), time.Time{}
-	who.used(c)
-	p.reviseLocked(who, time.Now())
+	who.leftAt = time.Time{}
 	return who
 }
 
@@ -215,13 +243,11 @@ func (p *Presence) connectedLocked(c *delivery.Connection) *profile {
 func (p *Presence) Forget(tenant string) {
 	now := time.Now()
 	p.each(tenant, false, func(who *profile) {
-		before := len(who.conns)
-		who.conns = slices.DeleteFunc(who.conns, func(c *delivery.Connection) bool { return c.Remote() })
-		if len(who.conns) == before {
+		if who.elsewhere.IsZero() {
 			return
 		}
-		who.lookAtAll()
-		if len(who.conns) == 0 {
+		who.elsewhere = time.Time{}
+		if !who.connected() {
 			who.leftBy(now.Add(-p.cfg.Grace))
 		}
 		p.reviseLocked(who, now)
@@ -275,19 +301,28 @@ func (p *Presence) Left(c *delivery.Connection, at time.Time) {
 	if who == nil {
 		return
 	}
-	now := time.Now()
 	who.conns = slices.DeleteFunc(who.conns, func(other *delivery.Connection) bool { return other == c })
 	if len(who.conns) == 0 {
 		who.conns = nil
-	} else if at.After(now) {
-		at = now // it need not be back
 	}
 	if !c.LastActivity().Before(who.usedAt) { // else another was used later
 		who.lookAtAll()
 	}
+	p.leftLocked(who, at)
+}
+
+// leftLocked notes that one of who's connections was there until a time.
+func (p *Presence) leftLocked(who *profile, at time.Time) {
+	now := time.Now()
+	if who.connected() && at.After(now) {
+		at = now // it need not be back
+	}
 	who.leftBy(at)
 	p.reviseLocked(who, now)
 }
+
+// connected says whether who has a connection, on whichever hub.
+func (who *profile) connected() bool { return len(who.conns) > 0 || !who.elsewhere.IsZero() }
 
 // used notes the activity of one of who's connections.
 func (who *profile) used(c *delivery.Connection) {
@@ -344,15 +379,17 @@ func (p *Presence) spoke(a event.TenantProfile) {
 // look again.
 func (p *Presence) reviseLocked(who *profile, now time.Time) {
 	active := who.usedAt
-	if who.spokeAt.After(active) {
-		active = who.spokeAt
+	for _, at := range []time.Time{who.elsewhere, who.spokeAt} {
+		if at.After(active) {
+			active = at
+		}
 	}
 	if active.After(who.activeAt) {
 		who.activeAt = active
 	}
 	status, again := Online, time.Time{}
 	switch {
-	case len(who.conns) == 0:
+	case !who.connected():
 		if again = who.leftAt.Add(p.cfg.Grace); again.After(now) {
 			status = who.status // a page reload is no event
 		} else {

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/broker"
 	"realtimehub/internal/cluster"
@@ -315,8 +317,8 @@ func (t *teller) Closed(c *delivery.Connection, reason delivery.CloseReason) {
 
 // gone tells of a connection that has closed with another hub. What it was described by only that
 // one knew.
-func (t *teller) gone(c *delivery.Connection) {
+func (t *teller) gone(id uuid.UUID, who event.TenantProfile) {
 	if t != nil {
-		t.notices.Gone(c.Tenant, notices.Connection{ID: c.ID.String(), Profile: c.Profile})
+		t.notices.Gone(who.Tenant, notices.Connection{ID: id.String(), Profile: who.Profile})
 	}
 }
