@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/google/uuid"
+
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
@@ -219,6 +221,6 @@ func (r reporter) Closed(c *delivery.Connection, reason delivery.CloseReason) {
 
 // gone tells of a connection that has closed with another hub. What it was described by only that
 // one knew.
-func (r reporter) gone(c *delivery.Connection) {
-	r.notices.Gone(c.Tenant, notices.Connection{ID: c.ID.String(), Profile: c.Profile})
+func (r reporter) gone(id uuid.UUID, who event.TenantProfile) {
+	r.notices.Gone(who.Tenant, notices.Connection{ID: id.String(), Profile: who.Profile})
 }

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/matryer/is"
 
 	"realtimehub/internal/delivery"
@@ -228,11 +227,10 @@ func TestWhatIsKnownIsNotTold(t *testing.T) {
 	types := []outbox.Type{outbox.TypePresence, outbox.TypeConversationOccupied, outbox.TypeConversationVacated}
 	telling(t, types, func(w toldWorld, is *is.I) {
 		is.NoErr(w.members.SetMembers(t.Context(), "acme", talk, []event.Profile{alice}))
-		c := delivery.NewRemote(uuid.New(), "acme", alice, time.Now(), time.Now(), nil)
-		w.people.Known(c)
+		w.people.Came(event.TenantProfile{Tenant: "acme", Profile: alice}, time.Now(), false)
 		w.wait(10 * time.Second)
 		is.Equal(toldOf(t, w.box), "")
-		w.people.Left(c, time.Now())
+		w.people.Went(event.TenantProfile{Tenant: "acme", Profile: alice}, time.Time{}, time.Now())
 		w.wait(10 * time.Second)
 		is.Equal(toldOf(t, w.box), "alice offline, talk conversation.vacated")
 	})

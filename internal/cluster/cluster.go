@@ -46,10 +46,14 @@ type Cluster struct {
 // Presence keeps who is online of all hubs.
 type Presence interface {
 	Connected(*delivery.Connection)
-	Known(*delivery.Connection)
 	Left(c *delivery.Connection, at time.Time)
 	Disconnected(*delivery.Connection)
 	Touch(c *delivery.Connection, at time.Time)
+
+	// Those on other hubs. usedAt is the latest activity of all that somebody has there.
+	Came(who event.TenantProfile, usedAt time.Time, news bool)
+	Used(who event.TenantProfile, usedAt time.Time)
+	Went(who event.TenantProfile, usedAt, at time.Time) // one, at a time; usedAt is zero where nothing is left
 	Forget(tenant string)
 }
 
@@ -70,7 +74,7 @@ type Config struct {
 
 	// Gone is told of connections that have closed with their hub, which was given up, as far as
 	// they are known here; nil: nobody asks.
-	Gone func(*delivery.Connection)
+	Gone func(id uuid.UUID, who event.TenantProfile)
 
 	FollowAll bool          // all connections of all hubs are known here, of whichever tenant
 	Linger    time.Duration // how long a tenant is known so after its last connection has gone
@@ -241,27 +245,32 @@ func (c *Cluster) Changed(tenant string, changes []SessionChange, known bool, at
 		if s.Client != "" { // it waits for a tenant that may be busy
 			go c.cfg.Delivery.Streams.Supersede(event.TenantProfile{Tenant: tenant, Profile: s.Profile}, s.Client, s.AskedAt)
 		}
-		conn, came := c.remotes.change(tenant, s)
-		if conn != nil && s.Gone && c.cfg.Gone != nil && slices.Contains(lost, holderOf(s.ID)) {
-			c.cfg.Gone(conn)
-		}
-		switch {
-		case conn == nil:
-		case s.Gone && conn.SentAway():
-			c.turn.sentAway(holderOf(s.ID))
-			c.presence.Left(conn, time.Now().Add(c.back))
-		case s.Gone && at.IsZero():
-			c.presence.Left(conn, time.Now())
-		case s.Gone:
-			c.presence.Left(conn, at)
-		case came && known:
-			c.presence.Known(conn)
+		now := c.remotes.change(tenant, s)
+		who := event.TenantProfile{Tenant: tenant, Profile: now.who}
+		switch now.kind {
 		case came:
-			c.presence.Connected(conn)
-		default:
-			c.presence.Touch(conn, s.ActiveAt)
+			c.presence.Came(who, now.usedAt, !known)
+		case used:
+			c.presence.Used(who, now.usedAt)
+		case went:
+			if c.cfg.Gone != nil && slices.Contains(lost, holderOf(s.ID)) {
+				c.cfg.Gone(s.ID, who)
+			}
+			c.presence.Went(who, now.usedAt, c.wentAt(s.ID, now, at))
 		}
 	}
+}
+
+// wentAt is until when a connection counts that has gone, its hub at a time; zero: it has told.
+func (c *Cluster) wentAt(id uuid.UUID, now turned, hub time.Time) time.Time {
+	switch {
+	case now.away:
+		c.turn.sentAway(holderOf(id))
+		return time.Now().Add(c.back)
+	case hub.IsZero():
+		return time.Now()
+	}
+	return hub
 }
 
 // Typed implements Sink.

@@ -30,12 +30,14 @@ func TestMain(m *testing.M) { testkit.Main(m, nil) }
 // presence and typists are told, and do nothing.
 type presence struct{}
 
-func (presence) Connected(*delivery.Connection)        {}
-func (presence) Known(*delivery.Connection)            {}
-func (presence) Left(*delivery.Connection, time.Time)  {}
-func (presence) Disconnected(*delivery.Connection)     {}
-func (presence) Touch(*delivery.Connection, time.Time) {}
-func (presence) Forget(string)                         {}
+func (presence) Connected(*delivery.Connection)                 {}
+func (presence) Left(*delivery.Connection, time.Time)           {}
+func (presence) Disconnected(*delivery.Connection)              {}
+func (presence) Touch(*delivery.Connection, time.Time)          {}
+func (presence) Came(event.TenantProfile, time.Time, bool)      {}
+func (presence) Used(event.TenantProfile, time.Time)            {}
+func (presence) Went(event.TenantProfile, time.Time, time.Time) {}
+func (presence) Forget(string)                                  {}
 
 type typists struct{}
 

@@ -76,7 +76,7 @@ func TestWhatIsNewsOfATenant(t *testing.T) {
 			synctest.Wait()
 			r.Changed(tenant, []cluster.SessionChange{{Session: cluster.Session{ID: uuid.New(), Profile: user(tenant)}}}, true, time.Time{})
 		}
-		is.Equal(told.connected, []string{"new"})
+		is.Equal(told.news, []string{"new"})
 		is.Equal(told.known, []string{"old"})
 	})
 }
@@ -84,8 +84,13 @@ func TestWhatIsNewsOfATenant(t *testing.T) {
 // noted is a presence that notes whom it is told of.
 type noted struct {
 	presence
-	connected, known []string
+	news, known []string
 }
 
-func (n *noted) Connected(c *delivery.Connection) { n.connected = append(n.connected, c.Profile.ID) }
-func (n *noted) Known(c *delivery.Connection)     { n.known = append(n.known, c.Profile.ID) }
+func (n *noted) Came(who event.TenantProfile, _ time.Time, news bool) {
+	if news {
+		n.news = append(n.news, who.Profile.ID)
+	} else {
+		n.known = append(n.known, who.Profile.ID)
+	}
+}

@@ -1,20 +1,19 @@
 package cluster
 
 import (
-	"maps"
-	"slices"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
 	"realtimehub/internal/allowance"
-	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
-	"realtimehub/internal/room"
+	"realtimehub/internal/sized"
 )
 
-// remotes is the connections that other hubs hold, of the tenants that this one
-// holds. They are known by their session: they have no stream here.
+// remotes is the connections that other hubs hold, of the tenants that this one holds. Of each
+// it keeps whose it is and when it was last active, which presence and counts need. All else its
+// own hub is asked.
 type remotes struct {
 	quotas *allowance.Pools // static
 
@@ -23,15 +22,38 @@ type remotes struct {
 	tenants map[string]*tenantRemotes
 }
 
-// remoteBytes is what is kept of each connection takes, beside names and with its places
-// in tables.
-const remoteBytes = 320 + 2*25 + 2*57 + 2*8
+// What is kept of a connection, and of a person more, takes in bytes, with their places in
+// tables and beside names.
+const (
+	remoteBytes = 32 + 2*25
+	personBytes = 48 + 2*41
+)
 
 // tenantRemotes is one tenant's.
 type tenantRemotes struct {
-	byID     map[uuid.UUID]*delivery.Connection
-	profiles map[event.Profile][]*delivery.Connection
+	sessions sized.Table[uuid.UUID, *session]
+	people   sized.Table[event.Profile, *person]
+	away     map[uuid.UUID]struct{} // whose hub has sent them away: they are about to go
+	bytes    int64                  // that were taken for them
 }
+
+// turned is what has become of a connection that another hub holds.
+type turned struct {
+	kind   turnedKind
+	who    event.Profile
+	away   bool      // it has gone, and will be back
+	usedAt time.Time // the latest activity, of what who has on other hubs; zero: nothing is left
+}
+
+// turnedKind is what can become of one.
+type turnedKind int
+
+const (
+	nothing turnedKind = iota // that is news
+	came
+	used
+	went
+)
 
 // hold begins to know a tenant.
 func (r *remotes) hold(tenant string) {
@@ -41,7 +63,7 @@ func (r *remotes) hold(tenant string) {
 		r.tenants = map[string]*tenantRemotes{}
 	}
 	if r.tenants[tenant] == nil {
-		r.tenants[tenant] = &tenantRemotes{map[uuid.UUID]*delivery.Connection{}, map[event.Profile][]*delivery.Connection{}}
+		r.tenants[tenant] = &tenantRemotes{away: map[uuid.UUID]struct{}{}}
 	}
 }
 
@@ -49,9 +71,7 @@ func (r *remotes) release(tenant string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if t := r.tenants[tenant]; t != nil {
-		for _, c := range t.byID {
-			r.quotas.State.Give(tenant, remoteBytes+c.Profile.Bytes())
-		}
+		r.quotas.State.Give(tenant, t.bytes)
 		delete(r.tenants, tenant)
 	}
 }
@@ -60,40 +80,79 @@ func (r *remotes) empty(tenant string) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	t := r.tenants[tenant]
-	return t == nil || len(t.byID) == 0
+	return t == nil || t.sessions.Len() == 0
 }
 
-// change takes in what changed of a session, and returns the connection: whether it
-// came, or is another's; nil where nothing changed.
-func (r *remotes) change(tenant string, s SessionChange) (c *delivery.Connection, came bool) {
+// change takes in what changed of a session.
+func (r *remotes) change(tenant string, c SessionChange) turned {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := r.tenants[tenant]
 	if t == nil {
-		return nil, false
+		return turned{}
 	}
-	c = t.byID[s.ID]
-	switch {
-	case s.Gone && c == nil:
-		return nil, false
-	case s.Gone:
-		delete(t.byID, s.ID)
-		list := slices.DeleteFunc(t.profiles[c.Profile], func(other *delivery.Connection) bool { return other == c })
-		if t.profiles[c.Profile] = list; len(list) == 0 {
-			delete(t.profiles, c.Profile)
+	before := t.bytes
+	now := t.change(c)
+	if more := t.bytes - before; more > 0 {
+		r.quotas.State.Force(tenant, more) // it is there
+	} else {
+		r.quotas.State.Give(tenant, -more)
+	}
+	return now
+}
+
+// change is remotes.change.
+func (t *tenantRemotes) change(c SessionChange) turned {
+	s := t.sessions.Get(c.ID)
+	if c.Gone {
+		if s == nil {
+			return turned{}
 		}
-		r.quotas.State.Give(tenant, remoteBytes+c.Profile.Bytes())
-		return c, false
-	case c == nil:
-		c = delivery.NewRemote(s.ID, tenant, s.Profile, s.ConnectedAt, s.ActiveAt, nil)
-		t.byID[s.ID] = c
-		r.quotas.State.Force(tenant, remoteBytes+s.Profile.Bytes()) // it is there
-		t.profiles[s.Profile] = append(t.profiles[s.Profile], c)
-		came = true
+		return t.remove(c.ID, s)
 	}
-	c.SetSentAway(s.Drained)
-	c.Active(s.ActiveAt)
-	return c, came
+	kind, at := used, c.ActiveAt.UnixNano()
+	if s == nil {
+		s, kind = t.add(c, at), came
+	} else {
+		s.who.used(s, at)
+	}
+	if c.Drained {
+		t.away[c.ID] = struct{}{}
+	} else {
+		delete(t.away, c.ID)
+	}
+	return turned{kind: kind, who: s.who.ref, usedAt: time.Unix(0, s.who.latest.activeAt)}
+}
+
+func (t *tenantRemotes) add(c SessionChange, at int64) *session {
+	who := t.people.Get(c.Profile)
+	if who == nil {
+		who = &person{ref: c.Profile}
+		t.people.Put(c.Profile, who)
+		t.bytes += personBytes + c.Profile.Bytes()
+	}
+	s := &session{who: who, activeAt: at}
+	who.add(s)
+	t.sessions.Put(c.ID, s)
+	t.bytes += remoteBytes
+	return s
+}
+
+func (t *tenantRemotes) remove(id uuid.UUID, s *session) turned {
+	who := s.who
+	who.remove(s)
+	t.sessions.Delete(id)
+	t.bytes -= remoteBytes
+	_, away := t.away[id]
+	delete(t.away, id)
+	now := turned{kind: went, who: who.ref, away: away}
+	if who.latest != nil {
+		now.usedAt = time.Unix(0, who.latest.activeAt)
+	} else {
+		t.people.Delete(who.ref)
+		t.bytes -= personBytes + who.ref.Bytes()
+	}
+	return now
 }
 
 // all are the ids of the connections that are known, by tenant.
@@ -102,60 +161,11 @@ func (r *remotes) all() map[string][]uuid.UUID {
 	defer r.mu.RUnlock()
 	all := map[string][]uuid.UUID{}
 	for tenant, t := range r.tenants {
-		all[tenant] = slices.Collect(maps.Keys(t.byID))
+		ids := make([]uuid.UUID, 0, t.sessions.Len())
+		for id := range t.sessions.All() {
+			ids = append(ids, id)
+		}
+		all[tenant] = ids
 	}
 	return all
-}
-
-// count is how many remote connections an event's target resolves to, of whose room these are
-// the members. It looks at them, or at all profiles elsewhere, whichever are fewer.
-func (r *remotes) count(e *event.Event, members room.Crowd) (n int) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	t := r.tenants[e.TenantID]
-	if t == nil || len(t.byID) == 0 {
-		return 0
-	}
-	excluded := event.ExcludedBy(&e.Target)
-	add := func(list []*delivery.Connection) {
-		if excluded.Nobody() {
-			n += len(list)
-			return
-		}
-		for _, c := range list {
-			if !excluded.Has(c.Profile, c.ID) {
-				n++
-			}
-		}
-	}
-	switch e.Target.Kind {
-	case event.KindProfile, event.KindProfiles:
-		for _, ref := range e.Target.Profiles {
-			add(t.profiles[ref])
-		}
-	case event.KindConnection:
-		if id, err := uuid.Parse(e.Target.ConnectionID); err == nil && t.byID[id] != nil {
-			add([]*delivery.Connection{t.byID[id]})
-		}
-	case event.KindTenant:
-		if excluded.Nobody() {
-			return len(t.byID)
-		}
-		for _, list := range t.profiles {
-			add(list)
-		}
-	default:
-		if members.Len() < len(t.profiles) {
-			for ref := range members.All() {
-				add(t.profiles[ref])
-			}
-			return n
-		}
-		for ref, list := range t.profiles {
-			if members.Has(ref) {
-				add(list)
-			}
-		}
-	}
-	return n
 }

@@ -1,6 +1,11 @@
 package event
 
-import "github.com/google/uuid"
+import (
+	"iter"
+	"maps"
+
+	"github.com/google/uuid"
+)
 
 // Excluded is whom a target leaves out. The zero value leaves out nobody.
 type Excluded struct {
@@ -28,9 +33,17 @@ func ExcludedBy(t *Target) (e Excluded) {
 // Nobody says that nobody is left out.
 func (e *Excluded) Nobody() bool { return e.profiles == nil && e.connections == nil }
 
+// HasAll says whether all of a profile's connections are left out.
+func (e *Excluded) HasAll(p Profile) bool {
+	_, all := e.profiles[p]
+	return all
+}
+
+// Connections are those that are left out whosever they are.
+func (e *Excluded) Connections() iter.Seq[uuid.UUID] { return maps.Keys(e.connections) }
+
 // Has says whether a profile's connection is left out.
 func (e *Excluded) Has(p Profile, connection uuid.UUID) bool {
-	_, profile := e.profiles[p]
 	_, conn := e.connections[connection]
-	return profile || conn
+	return conn || e.HasAll(p)
 }

@@ -69,6 +69,7 @@ type profile struct {
 	ref       event.Profile
 	conns     []*delivery.Connection
 	usedAt    time.Time // the latest activity of conns
+	elsewhere time.Time // the latest activity of connections to other hubs; zero: there are none
 	activeAt  time.Time // the latest activity ever
 	spokeAt   time.Time // activity that is no connection's own: typing
 	leftAt    time.Time // when the last connection closed, since one opened
@@ -86,27 +87,20 @@ func (p *profile) Due() *due.Item { return &p.due }
 func (p *People) Connected(c *delivery.Connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.connectedLocked(c)
-}
-
-// Known is Connected for a connection elsewhere that was there before this hub heard of it: that
-// is no news.
-func (p *People) Known(c *delivery.Connection) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	who := p.connectedLocked(c)
-	who.announced = who.status
-}
-
-func (p *People) connectedLocked(c *delivery.Connection) *profile {
-	who := p.ensureLocked(c.Tenant, c.Profile)
-	p.returnedLocked(who)
+	who := p.comesLocked(c.Tenant, c.Profile)
 	if len(who.conns) == 0 {
 		who.usedAt = time.Time{}
 	}
-	who.conns, who.leftAt = append(who.conns, c), time.Time{}
+	who.conns = append(who.conns, c)
 	who.used(c)
 	p.reviseLocked(who, time.Now())
+}
+
+// comesLocked is somebody who has a connection now.
+func (p *People) comesLocked(tenant string, ref event.Profile) *profile {
+	who := p.ensureLocked(tenant, ref)
+	p.returnedLocked(who)
+	who.leftAt = time.Time{}
 	return who
 }
 
@@ -131,24 +125,6 @@ func (p *People) ensureLocked(name string, ref event.Profile) *profile {
 	return who
 }
 
-// Forget drops all that other hubs told of a tenant: it is not known any more.
-func (p *People) Forget(tenant string) {
-	now := time.Now()
-	p.each(tenant, false, func(who *profile) {
-		before := len(who.conns)
-		who.conns = slices.DeleteFunc(who.conns, func(c *delivery.Connection) bool { return c.Remote() })
-		if len(who.conns) == before {
-			return
-		}
-		who.lookAtAll()
-		if len(who.conns) == 0 {
-			who.leftBy(now.Add(-p.cfg.Grace))
-		}
-		p.reviseLocked(who, now)
-		who.announced = who.status
-	})
-}
-
 // Disconnected says that a connection has closed; who was drained will be back.
 func (p *People) Disconnected(c *delivery.Connection) {
 	if !c.SentAway() {
@@ -164,19 +140,28 @@ func (p *People) Left(c *delivery.Connection, at time.Time) {
 	if who == nil {
 		return
 	}
-	now := time.Now()
 	who.conns = slices.DeleteFunc(who.conns, func(other *delivery.Connection) bool { return other == c })
 	if len(who.conns) == 0 {
 		who.conns = nil
-	} else if at.After(now) {
-		at = now // it need not be back
 	}
 	if !c.LastActivity().Before(who.usedAt) { // else another was used later
 		who.lookAtAll()
 	}
+	p.leftLocked(who, at)
+}
+
+// leftLocked notes that one of somebody's connections was there until a time.
+func (p *People) leftLocked(who *profile, at time.Time) {
+	now := time.Now()
+	if who.connected() && at.After(now) {
+		at = now // it need not be back
+	}
 	who.leftBy(at)
 	p.reviseLocked(who, now)
 }
+
+// connected says whether somebody has a connection, on whichever hub.
+func (p *profile) connected() bool { return len(p.conns) > 0 || !p.elsewhere.IsZero() }
 
 // Touch says that a connection was active at a time, which is now.
 func (p *People) Touch(c *delivery.Connection, now time.Time) {

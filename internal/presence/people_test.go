@@ -114,12 +114,12 @@ func TestWhatIsNoNews(t *testing.T) {
 	inBubble(t, func(w *world, is *is.I) {
 		w.Left(w.comes("alice"), time.Now().Add(-time.Minute)) // its grace is over
 		is.Equal(w.passes(time.Second), "(alice)")
-		c := delivery.NewRemote(uuid.New(), "acme", user("bob"), time.Now(), time.Now(), nil)
-		w.Known(c)
+		bob := event.TenantProfile{Tenant: "acme", Profile: user("bob")}
+		w.Came(bob, time.Now(), false)
 		is.Equal(len(w.Advance(time.Now(), false)), 0) // nobody asks
-		w.Left(c, time.Now())
+		w.Went(bob, time.Time{}, time.Now())
 		is.Equal(w.passes(10*time.Second), "bob online>offline")
-		w.comes("carol")
+		w.Came(event.TenantProfile{Tenant: "acme", Profile: user("carol")}, time.Now(), true)
 		is.Equal(w.passes(time.Second), "carol offline>online")
 		w.Forget("acme")
 		is.Equal(w.status("carol"), Offline)

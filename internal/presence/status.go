@@ -13,7 +13,7 @@ const seenTTL = 24 * time.Hour // so long an offline profile's last activity is 
 // its places in tables.
 const (
 	tenantBytes  = 600
-	profileBytes = 256 + 2*41 + 2*16 + 2*8
+	profileBytes = 288 + 2*41 + 2*16 + 2*8
 	seenBytes    = 64 // of who is offline more
 )
 
@@ -27,8 +27,10 @@ func (p *profile) bytes() int64 { return profileBytes + p.ref.Bytes() }
 // look again.
 func (p *People) reviseLocked(who *profile, now time.Time) {
 	active := who.usedAt
-	if who.spokeAt.After(active) {
-		active = who.spokeAt
+	for _, at := range []time.Time{who.elsewhere, who.spokeAt} {
+		if at.After(active) {
+			active = at
+		}
 	}
 	if active.After(who.activeAt) {
 		who.activeAt = active
@@ -46,7 +48,7 @@ func (p *People) reviseLocked(who *profile, now time.Time) {
 // statusLocked is the status that somebody has now who was last active at a time, and when it
 // has to be looked at again; the zero time: never.
 func (p *People) statusLocked(who *profile, active, now time.Time) (status Status, again time.Time) {
-	if len(who.conns) == 0 {
+	if !who.connected() {
 		if back := who.leftAt.Add(p.cfg.Grace); back.After(now) {
 			return who.status, back // a page reload is no event
 		}
