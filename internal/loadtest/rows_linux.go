@@ -136,6 +136,10 @@ func (b *bench) bursts(name string, costs lowest) (float64, error) {
 			rounds = 1 // of many seconds
 		}
 		for round := range rounds {
+			written, err := s.writes()
+			if err != nil {
+				return 0, err
+			}
 			start := time.Now()
 			cost, err := s.spent(deliveries, func() error {
 				return publish(c, p, burstEvents, (round+1)*burstEvents, func(int) []byte { return request })
@@ -144,9 +148,13 @@ func (b *bench) bursts(name string, costs lowest) (float64, error) {
 				return 0, err
 			}
 			took := micros(time.Since(start), deliveries)
+			now, err := s.writes()
+			if err != nil {
+				return 0, err
+			}
 			best = min(best, took)
 			costs.add(name, cost)
-			b.say("burst: %s: round %d of %d: %.0f deliveries/s, the server busy for %.0f%% of it", name, round+1, rounds, 1e6/took, 100*cost/took)
+			b.say("burst: %s: round %d of %d: %.0f deliveries/s, the server busy for %.0f%% of it, %.1f events a write", name, round+1, rounds, 1e6/took, 100*cost/took, float64(deliveries)/float64(now-written))
 		}
 		return best, nil
 	})
