@@ -154,7 +154,10 @@ func (b *bench) bursts(name string, costs lowest) (float64, error) {
 			}
 			best = min(best, took)
 			costs.add(name, cost)
-			b.say("burst: %s: round %d of %d: %.0f deliveries/s, the server busy for %.0f%% of it, %.1f events a write", name, round+1, rounds, 1e6/took, 100*cost/took, float64(deliveries)/float64(now-written))
+			b.say("burst: %s: round %d of %d: %.0f deliveries/s, the server busy for %.0f%% of it", name, round+1, rounds, 1e6/took, 100*cost/took)
+			if now > written {
+				b.say("burst: %s: %.1f events a write", name, float64(deliveries)/float64(now-written))
+			}
 		}
 		return best, nil
 	})
