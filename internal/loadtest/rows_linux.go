@@ -19,6 +19,8 @@ var rows = []row{
 	{"connect", "CPU µs a connect", "≤ 1.2 × nchan", (*bench).connect},
 	{"post", "CPU µs a POST", "≤ 1.25 × bare", (*bench).post},
 	{"unicast", "CPU µs a POST", "≤ 1.3 × few", (*bench).unicast},
+	{"slope", "bytes a stream more", "≤ 2048 bytes", (*bench).slope},
+	{"connects", "ms a connect", "≤ 1.5 × silence", (*bench).connects},
 	{"ndjson", "CPU µs a line", "≤ 2 × bare, paced", (*bench).ndjson},
 	{"join", "CPU s", "≤ 2 × audience none", (*bench).join},
 	{"stalled", "p99 ms", "≤ 1.1 × alone", (*bench).stalled},
