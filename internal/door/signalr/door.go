@@ -20,6 +20,7 @@ import (
 	"realtimehub/internal/door/socket"
 	"realtimehub/internal/event"
 	"realtimehub/internal/problem"
+	"realtimehub/internal/quota"
 )
 
 // Presence says what a client may see of others, as a JSON array in their order.
@@ -36,14 +37,18 @@ type Door struct {
 	logger   *slog.Logger
 
 	// These guard themselves.
-	polls  polls
-	opened opened
-	pings  pings
+	polls   polls
+	opened  opened
+	pings   pings
+	shaking *quota.Pool[event.TenantProfile] // sockets that wait for their handshakes
 }
 
 // New makes the door of a hub.
 func New(doors *door.Opener, cluster *cluster.Cluster, verbs *client.Verbs, presence Presence, keys Keys, logger *slog.Logger) *Door {
-	d := &Door{doors: doors, cluster: cluster, verbs: verbs, presence: presence, keys: keys, logger: logger, pings: pings{find: doors.Streams.ByID}}
+	d := &Door{
+		doors: doors, cluster: cluster, verbs: verbs, presence: presence, keys: keys, logger: logger, pings: pings{find: doors.Streams.ByID},
+		shaking: quota.New[event.TenantProfile](0, 0),
+	}
 	cluster.ServePolls(d.pollFor)
 	return d
 }
