@@ -35,10 +35,12 @@ type Door struct {
 	presence Presence
 	keys     Keys
 	logger   *slog.Logger
+	started  time.Time
 
 	// These guard themselves.
 	polls   polls
 	opened  opened
+	begun   begun
 	pings   pings
 	shaking *quota.Pool[event.TenantProfile] // sockets that wait for their handshakes
 }
@@ -46,7 +48,7 @@ type Door struct {
 // New makes the door of a hub.
 func New(doors *door.Opener, cluster *cluster.Cluster, verbs *client.Verbs, presence Presence, keys Keys, logger *slog.Logger) *Door {
 	d := &Door{
-		doors: doors, cluster: cluster, verbs: verbs, presence: presence, keys: keys, logger: logger, pings: pings{find: doors.Streams.ByID},
+		doors: doors, cluster: cluster, verbs: verbs, presence: presence, keys: keys, logger: logger, started: time.Now(), pings: pings{find: doors.Streams.ByID},
 		shaking: quota.New[event.TenantProfile](0, 0),
 	}
 	cluster.ServePolls(d.pollFor)
