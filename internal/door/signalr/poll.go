@@ -40,7 +40,7 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pa
 		return errEnded
 	}
 	if !known {
-		err := d.verbs.Allow(who.Holder(r))
+		err := d.mayAskAll(r, who)
 		if err != nil {
 			return err
 		}
