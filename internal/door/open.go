@@ -26,9 +26,8 @@ type Opener struct {
 // once its handler is done; stays says that the handler is as long as the stream. An error is
 // why the client is turned away, and has been counted.
 func (o *Opener) Open(r *http.Request, sub delivery.Subscription, stays bool) (c *delivery.Connection, stream *engine.Stream, over func(), err error) {
-	request.AbortIfReset(r)
-	if reserve.Holds(r.Context()) || reserve.Begun() {
-		return nil, nil, nil, o.Streams.TurnAway(sub.Tenant, access.ErrDescriptors)
+	if err = o.Room(r, sub.Tenant); err != nil {
+		return nil, nil, nil, err
 	}
 	over = func() {}
 	if stays {
@@ -46,6 +45,16 @@ func (o *Opener) Open(r *http.Request, sub delivery.Subscription, stays bool) (c
 		return nil, nil, nil, err
 	}
 	return c, stream, over, nil
+}
+
+// Room says whether there is a descriptor for one more stream of a tenant. An error is like one of
+// Open, which asks by itself.
+func (o *Opener) Room(r *http.Request, tenant string) error {
+	request.AbortIfReset(r)
+	if reserve.Holds(r.Context()) || reserve.Begun() {
+		return o.Streams.TurnAway(tenant, access.ErrDescriptors)
+	}
+	return nil
 }
 
 // TurnedAway is what a client is told on its stream after an error of Open.
