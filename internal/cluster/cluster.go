@@ -26,6 +26,7 @@ type Cluster struct {
 	peers    Peers         // nil: the hub is alone
 	back     time.Duration // in which a client that was sent away is back
 	remotes  remotes
+	askers   askers
 
 	owed *owed // nil: the hub is alone
 
@@ -85,6 +86,7 @@ type Config struct {
 func New(cfg Config) *Cluster {
 	peers := cfg.Peers
 	c := &Cluster{cfg: cfg, presence: cfg.Presence, typists: cfg.Typists, peers: peers, back: cfg.Back, remotes: remotes{quotas: cfg.Pools}, own: map[string]map[*delivery.Connection]Session{}}
+	c.askers.peers, c.askers.counts = peers, cfg.Delivery.Counts
 	c.following.places = make(chan struct{}, followAtOnce)
 	cfg.Delivery.Streams.Observe(c)
 	if peers != nil {
