@@ -14,6 +14,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/outbox"
+	"realtimehub/internal/presence"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/request"
 )
@@ -21,11 +22,11 @@ import (
 // administrator shows and changes one tenant, for its services.
 type administrator struct {
 	// Static.
-	hub      *Hub
-	cluster  *cluster.Cluster
-	presence *Presence
-	bodies   request.Limit
-	quotas   *allowance.Pools
+	hub     *Hub
+	cluster *cluster.Cluster
+	people  *presence.People
+	bodies  request.Limit
+	quotas  *allowance.Pools
 }
 
 // pathTenant is the tenant of an administrative call.
@@ -238,8 +239,8 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 	var faults problem.Faults
 	query := r.URL.Query()
 	asked := request.ProfilesOf(&faults, query)
-	status := Status(query.Get("status"))
-	if status != "" && status != Online && status != Away && status != Offline {
+	status := presence.Status(query.Get("status"))
+	if status != "" && status != presence.Online && status != presence.Away && status != presence.Offline {
 		faults.Add(problem.CodeInvalidField, "status", "must be online, away or offline")
 	}
 	if err := faults.Err(); err != nil {
@@ -250,13 +251,13 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 	}
 	l := a.list(r, who)
 	defer l.Close()
-	wanted := func(s Status) bool { return status == "" || s == status }
+	wanted := func(s presence.Status) bool { return status == "" || s == status }
 	if len(asked) == 0 {
 		var err error
-		if asked, err = a.presence.All(tenant, status, l.Begin); err != nil {
+		if asked, err = a.people.All(tenant, status, l.Begin); err != nil {
 			return err
 		}
-		wanted = func(s Status) bool { return s.is(status) } // it may have changed
+		wanted = func(s presence.Status) bool { return s.Is(status) } // it may have changed
 	}
 	return a.presences(w, who, l, asked, wanted)
 }

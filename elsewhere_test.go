@@ -20,6 +20,7 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/presence"
 	"realtimehub/internal/settings"
 	"realtimehub/internal/sse"
 )
@@ -190,7 +191,7 @@ func TestManyPeopleInSmallMessages(t *testing.T) {
 	a.connect(t, 3001, func(i int) event.Profile { return event.Profile{Type: "user", ID: fmt.Sprint(i)} }, nil)
 	b.connect(t, 1, func(int) event.Profile { return event.Profile{Type: "user", ID: "me"} }, nil)
 	eventually(t, func() bool { return b.tenants.EnsureAll(t.Context(), "acme") == nil }) // a hub that is slow may not answer in time
-	online, _ := b.Presence.Counts()
+	online, _ := b.people.Counts()
 	is.Equal(online, 3002)
 }
 
@@ -325,7 +326,7 @@ func TestAHubInTheMinority(t *testing.T) {
 	b, a, proxy := sleepers(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience = settings.AudienceTenant })
 	b.open(t, "tenant=acme&profile=alice&presence=none")
 	seer := a.open(t, "tenant=acme&profile=seer&presence=alice")
-	is.Equal(a.status(alice), Online)
+	is.Equal(a.status(alice), presence.Online)
 	proxy.Rule(func(m *natstest.Message) natstest.Verdict {
 		others := strings.Contains(m.Subject, ".peer.")
 		kept := !m.FromServer && m.Reply != "" && !strings.HasPrefix(m.Subject, "$")
@@ -333,7 +334,7 @@ func TestAHubInTheMinority(t *testing.T) {
 	})
 	gone := time.Now()
 	eventually(t, func() bool {
-		if a.status(alice) != Online {
+		if a.status(alice) != presence.Online {
 			t.Fatal("told offline after ", time.Since(gone))
 		}
 		return time.Since(gone) > 25*time.Second

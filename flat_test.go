@@ -59,5 +59,5 @@ func BenchmarkFlat(b *testing.B) {
 	flat(b, "page of 100 connections", 10_000, people, func(hub *Hub) {
 		hub.cluster.Connections(context.Background(), "acme", nil, "", 100, anyLength)
 	})
-	flat(b, "touch of a profile's connections", 1_000, devices, func(hub *Hub) { hub.presence.Touch(one, time.Now()) })
+	flat(b, "touch of a profile's connections", 1_000, devices, func(hub *Hub) { hub.people.Touch(one, time.Now()) })
 }

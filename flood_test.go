@@ -152,9 +152,9 @@ func TestABusyTenantKeepsNobodyFromPresence(t *testing.T) {
 			told <- tenant
 		}
 		for i := range 8 {
-			presence.Connected(delivery.NewRemote(uuid.New(), fmt.Sprint("acme-", i), alice, time.Now(), time.Now(), nil))
+			hub.people.Connected(delivery.NewRemote(uuid.New(), fmt.Sprint("acme-", i), alice, time.Now(), time.Now(), nil))
 		}
-		presence.Connected(delivery.NewRemote(uuid.New(), "well", alice, time.Now(), time.Now(), nil))
+		hub.people.Connected(delivery.NewRemote(uuid.New(), "well", alice, time.Now(), time.Now(), nil))
 		go presence.tick(time.Now())
 		is.Equal(<-told, "well")
 		close(busy)

@@ -63,7 +63,7 @@ type api struct {
 
 // NewAPI makes the HTTP side of a hub.
 func NewAPI(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *api {
-	cluster, presence, bodies, complaints := hub.cluster, hub.presence, request.Limit(cfg.MaxBodyBytes), serve.NewErrorLog(cfg.Logger)
+	cluster, people, bodies, complaints := hub.cluster, hub.people, request.Limit(cfg.MaxBodyBytes), serve.NewErrorLog(cfg.Logger)
 	metrics := newMetrics(hub, auth, limits, complaints, cfg)
 	return &api{
 		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, complaints: complaints, doctor: probe.New(hub.streams, limits), receipts: receipts.New(hub, hub.quotas),
@@ -71,7 +71,7 @@ func NewAPI(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *a
 			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes, quotas: hub.quotas,
 		},
 		subscribing:    newSubscriber(hub, auth, limits, cfg),
-		administration: administrator{hub, cluster, presence, bodies, hub.quotas},
+		administration: administrator{hub, cluster, people, bodies, hub.quotas},
 	}
 }
 

@@ -57,12 +57,11 @@ var testLimits = history.Limits{Events: 10_000, Bytes: 64 << 20, TTL: 24 * time.
 // testHub is a whole hub behind a server on loopback.
 type testHub struct {
 	*Hub
-	Presence *Presence
-	Cluster  *cluster.Cluster
-	API      *api
-	Handler  http.Handler // its API's, held against the contract
-	Server   *httptest.Server
-	URL      string
+	Cluster *cluster.Cluster
+	API     *api
+	Handler http.Handler // its API's, held against the contract
+	Server  *httptest.Server
+	URL     string
 
 	peers cluster.Peers // nil: it is alone
 
@@ -178,7 +177,7 @@ func newCluster(t testing.TB, n int, b *natstest.Broker, auth *access.Auth, limi
 	}
 	first := nodes[0]
 	return &testHub{
-		Hub: first.Hub, Presence: first.Presence, Cluster: first.Cluster, API: first.API, Handler: first.Handler, Server: first.Server,
+		Hub: first.Hub, Cluster: first.Cluster, API: first.API, Handler: first.Handler, Server: first.Server,
 		URL: first.URL, peers: first.peers, door: first.door, client: first.client, nodes: nodes,
 	}
 }
@@ -221,7 +220,7 @@ func newTellingNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, 
 		limits.ClientRate = 20
 	}
 	h := &testHub{Hub: NewHub(hubConfig, presenceConfig, peers, told), peers: peers, door: suitesDoor(t), client: &http.Client{Transport: &http.Transport{}}}
-	h.Presence, h.Cluster = h.Hub.presence, h.Hub.cluster
+	h.Cluster = h.Hub.cluster
 	h.API = NewAPI(h.Hub, auth, access.NewRates(limits), APIConfig{
 		MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
 		Secrets: hubsSecrets,
@@ -241,7 +240,7 @@ func newTellingNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, 
 		defer close(stopped)
 		go h.duties.Run(ctx)
 		go h.notices.Run(ctx)
-		h.Presence.Run(ctx)
+		h.presence.Run(ctx)
 	}()
 	t.Cleanup(func() {
 		h.streams.Drain(ctx, 0)

@@ -19,8 +19,10 @@ import (
 	"realtimehub/internal/metrics"
 	"realtimehub/internal/notices"
 	"realtimehub/internal/outbox"
+	"realtimehub/internal/presence"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/serve"
+	"realtimehub/internal/typing"
 	"realtimehub/internal/webhook"
 )
 
@@ -32,6 +34,8 @@ type Hub struct {
 	members    *delivery.Members
 	streams    *delivery.Streams
 	dispatcher *delivery.Dispatcher
+	people     *presence.People
+	typists    *typing.Typists
 	presence   *Presence
 	cluster    *cluster.Cluster
 	log        history.Log
@@ -79,18 +83,20 @@ func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers, reporti
 	}
 	h := &Hub{log: cfg.Log, logger: cfg.Logger, quotas: cfg.Quotas, outbox: reporting.Box}
 	h.duties = reporting.Keeper(duty.Config{Keep: resultsTTL, Repeats: reporting.Repeats, Box: h.outbox, People: h, Pools: cfg.Quotas, Logger: cfg.Logger})
-	cfg.Duties = h.duties
+	h.notices = notices.New(notices.Config{Types: reporting.Types, Box: h.outbox, State: cfg.Quotas.State, Logger: cfg.Logger})
+	cfg.Duties, cfg.Reporter = h.duties, newReporter(h.notices)
 	d := delivery.New(cfg)
 	h.tenants, h.members, h.streams, h.dispatcher, h.count = d.Tenants, d.Members, d.Streams, d.Dispatcher, d.Counts
-	h.presence = newPresence(d, cfg.Quotas, presence, peers)
-	teller := newTeller(d, h.presence, cfg, reporting)
+	h.people, h.typists = newPeople(d, cfg.Quotas, presence, peers)
+	teller := newTeller(d, h.people, cfg.Quotas, h.notices)
 	h.cluster = cluster.New(cluster.Config{
-		Delivery: d, Pools: cfg.Quotas, Presence: h.presence, Typists: h.presence.typists,
-		Peers: peers, Back: 2 * cfg.Retry, Gone: teller.gone,
+		Delivery: d, Pools: cfg.Quotas, Presence: h.people, Typists: h.typists,
+		Peers: peers, Back: 2 * cfg.Retry, Gone: reporter{h.notices}.gone,
 		FollowAll: teller.followsAll(), Linger: presence.Grace + 2*cfg.Retry + settleTime, Settle: presence.Settle,
 	})
-	if teller != nil {
-		h.notices, teller.cluster = teller.notices, h.cluster
+	h.presence = &Presence{
+		cfg: presence, people: h.people, typists: h.typists, tenants: d.Tenants, members: d.Members,
+		cluster: h.cluster, peers: peers, teller: teller, notify: d.Dispatcher.Notify,
 	}
 	return h
 }
@@ -216,8 +222,8 @@ func (h *Hub) absent(ctx context.Context, tenant string, profiles []event.Profil
 	if h.tenants.EnsureAll(ctx, tenant) != nil {
 		return nil
 	}
-	for _, p := range h.presence.Of(tenant, profiles) {
-		if p.Status == Offline {
+	for _, p := range h.people.Of(tenant, profiles) {
+		if p.Status == presence.Offline {
 			absent = append(absent, p.Profile)
 		}
 	}
@@ -230,12 +236,12 @@ func (h *Hub) Explain(ctx context.Context, d *duty.Duty, of []event.Profile) []d
 	told := h.tenants.EnsureAll(ctx, d.Event.TenantID) == nil
 	why, connections, all := h.cluster.Explain(ctx, d.Event.TenantID, of, sentOf(d.Event, d.At))
 	people := make([]duty.Person, len(of))
-	for i, p := range h.presence.Of(d.Event.TenantID, of) {
+	for i, p := range h.people.Of(d.Event.TenantID, of) {
 		people[i] = duty.Person{Profile: p.Profile, Status: string(p.Status), LastActiveAt: p.LastActiveAt, Connections: &connections[i], Why: string(why[i])}
 		if !all {
 			people[i].Connections = nil
 		}
-		if !(told && all) && p.Status != Online {
+		if !(told && all) && p.Status != presence.Online {
 			people[i].Status = duty.StatusUnknown
 		}
 	}
@@ -312,9 +318,9 @@ func newMetrics(hub *Hub, auth *access.Auth, limits *access.Rates, complaints *s
 			Duties: hub.duties.Stats(), Outbox: hub.outbox.Stats(), Webhook: hub.webhook.Stats(), Notices: hub.notices.Stats(),
 		}
 		v.Hub.Ready = v.Hub.Ready && auth.Ready() == nil
-		v.Online, v.Away = hub.presence.Counts()
+		v.Online, v.Away = hub.people.Counts()
 		v.Limits["memberships"] = hub.members.Full()
-		v.Hub.Dropped[delivery.DropRoom] = int64(hub.presence.typists.Crowded())
+		v.Hub.Dropped[delivery.DropRoom] = int64(hub.typists.Crowded())
 		if cfg.MetricsTenants > 0 {
 			v.Tenants = hub.tenants.Busiest(cfg.MetricsTenants)
 		}

@@ -18,6 +18,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/presence"
 	"realtimehub/internal/sse"
 )
 
@@ -400,7 +401,7 @@ func TestNothingCrossesATenant(t *testing.T) {
 		}
 		h.do(t, "DELETE", "/v1/tenants/one/connections?profile=a", "")
 		is.Equal(len(listed(t, h, "/v1/tenants/one/connections")), 0)
-		is.Equal(h.Presence.Of("one", []event.Profile{{Type: "user", ID: "a"}})[0].Status, Offline)
+		is.Equal(h.people.Of("one", []event.Profile{{Type: "user", ID: "a"}})[0].Status, presence.Offline)
 		is.Equal(listed(t, h, "/v1/tenants/two/connections"), []string{theirs.ConnectionID})
 		is.Equal(h.payloads(t, "two", theirs), []string{""}) // it is open still
 	})

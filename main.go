@@ -145,19 +145,14 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	return broken
 }
 
-// configure reads the settings, and says which of them are none or do not fit.
+// configure reads the settings.
 func configure(environ []string, logs io.Writer) (*app, error) {
 	cfg, err := settings.Load(environ)
 	if err != nil {
 		return nil, err
 	}
 	a := &app{cfg: cfg, logger: settings.NewLogger(cfg, logs), memory: cfg.Memory()}
-	for _, name := range settings.Unknown(environ) {
-		a.logger.Warn("an unknown setting is ignored: realtimehub -help lists all settings", "variable", name)
-	}
-	for _, why := range cfg.Misfits(environ) {
-		a.logger.Warn("settings do not fit together", "why", why)
-	}
+	cfg.Warn(environ, a.logger)
 	a.memory.Tune(a.logger)
 	a.background, a.stop = context.WithCancel(context.Background())
 	return a, nil

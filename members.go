@@ -11,6 +11,7 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/answer"
 	"realtimehub/internal/event"
+	"realtimehub/internal/presence"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/request"
 	"realtimehub/internal/strictjson"
@@ -54,11 +55,11 @@ func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who
 
 // presences answers with what is known of profiles that have a status which is wanted;
 // nil: any.
-func (a *administrator) presences(w http.ResponseWriter, who *access.Caller, l answer.List, profiles []event.Profile, wanted func(Status) bool) error {
-	return presenceRows(w, l.Call(), profiles, l.Turn, func(some []event.Profile) []PresenceOf {
-		list := a.presence.Of(who.Tenant(), some)
+func (a *administrator) presences(w http.ResponseWriter, who *access.Caller, l answer.List, profiles []event.Profile, wanted func(presence.Status) bool) error {
+	return presenceRows(w, l.Call(), profiles, l.Turn, func(some []event.Profile) []presence.Person {
+		list := a.people.Of(who.Tenant(), some)
 		if wanted != nil {
-			list = slices.DeleteFunc(list, func(p PresenceOf) bool { return !wanted(p.Status) })
+			list = slices.DeleteFunc(list, func(p presence.Person) bool { return !wanted(p.Status) })
 		}
 		return list
 	})
@@ -150,7 +151,7 @@ func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who
 
 // presenceRows answers with what is known of profiles, some of which are asked about at
 // a time.
-func presenceRows(w http.ResponseWriter, memory *allowance.Call, profiles []event.Profile, turn func(size int) (over func(), err error), ask func([]event.Profile) []PresenceOf) error {
+func presenceRows(w http.ResponseWriter, memory *allowance.Call, profiles []event.Profile, turn func(size int) (over func(), err error), ask func([]event.Profile) []presence.Person) error {
 	out, err := answer.NewRows(w, http.StatusOK, memory, "profiles")
 	if err != nil {
 		return err

@@ -519,16 +519,16 @@ func pollAcknowledges(t *testing.T, previous string) {
 	h := newTestHub(t)
 	here := h.nodes[0]
 	query := meQuery + "&client=a&ack=true" + previous
-	ask := func(cursor string) polled { return here.pollHere(t.Context(), t, query+"&wait=0&cursor="+cursor) }
+	ask := func(cursor string) polled { return here.pollHere(t.Context(), t, query+"&cursor="+cursor) }
 	due := func(id string) {
 		h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"`+id+`","type":"a.b","payload":1,"deadline":"4s","target":{"kind":"profile","profiles":["me"]}}`)
 		h.settle(t)
 	}
-	begun := ask("")
+	begun := ask("&wait=0")
 	due("by-cursor")
 	p := ask(begun.Cursor)
 	is.Equal(p.Cursors, []string{p.Cursor})
-	is.Equal(ask(p.Cursor).Status, http.StatusNoContent)
+	is.Equal(ask(p.Cursor+"&wait=0").Status, http.StatusNoContent)
 	due("by-call")
 	p = ask(p.Cursor)
 	status, _ := h.ack(t, begun.Hub.Ready.ConnectionID, p.Cursor)
@@ -546,16 +546,55 @@ func TestPollAcknowledgesAnew(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
 	here := h.nodes[0]
-	query := meQuery + "&client=a&ack=true&wait=0"
-	begun := here.pollHere(t.Context(), t, query)
+	query := meQuery + "&client=a&ack=true"
+	begun := here.pollHere(t.Context(), t, query+"&wait=0")
 	for _, id := range []string{"had", "owed"} {
 		h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"`+id+`","type":"a.b","payload":1,"deadline":"4s","target":{"kind":"profile","profiles":["me"]}}`)
 	}
 	h.settle(t)
-	p := here.pollHere(t.Context(), t, query+"&cursor="+begun.Cursor)
-	is.Equal(len(p.Cursors), 2)
-	here.pollHere(t.Context(), t, query)
+	var p polled
+	eventually(t, func() bool { // both are in one answer as soon as this hub has them
+		p = here.pollHere(t.Context(), t, query+"&cursor="+begun.Cursor)
+		return len(p.Cursors) == 2
+	})
+	here.pollHere(t.Context(), t, query+"&wait=0")
 	again := here.pollHere(t.Context(), t, query+"&cursor="+p.Cursors[0])
 	is.Equal(again.Cursors, p.Cursors[1:])
 	is.Equal(h.reported(t, "acme", 1), []string{"owed me sentUnacknowledged"})
+}
+
+// The cursor of a client that has a name is of its own connection, whichever others its person has.
+func TestPollAcknowledgesBesideAnother(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	here := h.nodes[0]
+	query := meQuery + "&client=a&ack=true&wait=0"
+	begun := here.pollHere(t.Context(), t, query)
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"had","type":"a.b","payload":1,"deadline":"3s","target":{"kind":"profile","profiles":["me"]}}`)
+	h.settle(t)
+	p := here.pollHere(t.Context(), t, query+"&cursor="+begun.Cursor)
+	is.Equal(len(p.Cursors), 1)
+	here.pollHere(t.Context(), t, meQuery+"&client=b&ack=true&wait=0") // begins behind it
+	here.pollHere(t.Context(), t, query+"&cursor="+p.Cursor)
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"nobody","type":"a.b","payload":1,"deadline":"3s","target":{"kind":"profile","profiles":["gone"]}}`)
+	is.Equal(h.reported(t, "acme", 1), []string{"nobody gone noConnection"})
+}
+
+// Who polls three hubs by turns, and says each time which connection it was answered by, acknowledges
+// with each cursor: that connection ends only once its hub hears of the next poll.
+func TestPollAcknowledgesByTurns(t *testing.T) {
+	is := is.New(t)
+	h, nodes := threeHubs(t)
+	query := meQuery + "&client=a&ack=true"
+	p := nodes[0].pollHere(t.Context(), t, query)
+	cursor, previous := p.Cursor, p.Hub.Ready.ConnectionID
+	for i := range 6 {
+		h.accepted(t, "/v1/events", fmt.Sprintf(`{"tenantId":"acme","id":"had%d","type":"a.b","payload":1,"deadline":"5s","target":{"kind":"profile","profiles":["me"]}}`, i))
+		p = nodes[(i+1)%len(nodes)].pollHere(t.Context(), t, query+"&wait=20s&previous="+previous+"&cursor="+cursor)
+		is.Equal(len(p.Cursors), 1)
+		cursor, previous = p.Cursor, p.Hub.Ready.ConnectionID
+	}
+	nodes[0].pollHere(t.Context(), t, query+"&wait=0&previous="+previous+"&cursor="+cursor)
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"nobody","type":"a.b","payload":1,"deadline":"5s","target":{"kind":"profile","profiles":["gone"]}}`)
+	is.Equal(h.reported(t, "acme", 1), []string{"nobody gone noConnection"})
 }

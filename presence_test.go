@@ -17,6 +17,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/presence"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
 	"realtimehub/internal/sse"
@@ -33,7 +34,6 @@ var (
 // presenceWorld is a hub in a bubble, where time is the test's own.
 type presenceWorld struct {
 	*Hub
-	*Presence
 	t *testing.T
 }
 
@@ -44,12 +44,11 @@ func inBubble(t *testing.T, audience settings.Audience, test func(w presenceWorl
 			IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second,
 			TypingTTL: 6 * time.Second, Audience: audience, Burst: 3,
 		}, nil, Reporting{})
-		p := hub.presence
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
-		go p.Run(ctx)
+		go hub.presence.Run(ctx)
 		defer hub.streams.Engine().Close(ctx)
-		test(presenceWorld{hub, p, t}, is.New(t))
+		test(presenceWorld{hub, t}, is.New(t))
 	})
 }
 
@@ -62,15 +61,15 @@ func (w presenceWorld) connect(ref event.Profile, watch ...event.Profile) *deliv
 	return c
 }
 
-func (w presenceWorld) Touch(c *delivery.Connection) { w.Presence.Touch(c, time.Now()) }
+func (w presenceWorld) Touch(c *delivery.Connection) { w.people.Touch(c, time.Now()) }
 
 func (w presenceWorld) wait(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-func (w presenceWorld) status(ref event.Profile) Status {
-	return w.Of("acme", []event.Profile{ref})[0].Status
+func (w presenceWorld) status(ref event.Profile) presence.Status {
+	return w.people.Of("acme", []event.Profile{ref})[0].Status
 }
 
 // read ends c and returns what it was sent, as "type who previous>status".
@@ -112,15 +111,15 @@ func (w presenceWorld) read(c *delivery.Connection) string {
 func TestPresenceOnlineThenOfflineAfterGrace(t *testing.T) {
 	inBubble(t, settings.AudienceTenant, func(w presenceWorld, is *is.I) {
 		seer := w.connect(bob, alice)
-		is.Equal(w.status(alice), Offline)
+		is.Equal(w.status(alice), presence.Offline)
 		c := w.connect(alice)
-		is.Equal(w.status(alice), Online) // the first connection
+		is.Equal(w.status(alice), presence.Online) // the first connection
 		w.wait(1500 * time.Millisecond)
 		w.streams.Kick(c, delivery.CloseKicked)
 		w.wait(4 * time.Second)
-		is.Equal(w.status(alice), Online) // within the grace
+		is.Equal(w.status(alice), presence.Online) // within the grace
 		w.wait(2 * time.Second)
-		is.Equal(w.status(alice), Offline) // past it
+		is.Equal(w.status(alice), presence.Offline) // past it
 		is.Equal(w.read(seer), "presence.online alice offline>online, presence.offline alice online>offline")
 	})
 }
@@ -134,7 +133,7 @@ func TestPageReloadIsNoEvent(t *testing.T) {
 		w.wait(3 * time.Second)
 		w.connect(alice)
 		w.wait(20 * time.Second)
-		is.Equal(w.status(alice), Online)
+		is.Equal(w.status(alice), presence.Online)
 		is.Equal(w.read(seer), "")
 	})
 }
@@ -147,11 +146,11 @@ func TestIdleAwayAndTouchOnline(t *testing.T) {
 		w.wait(4 * time.Minute)
 		w.Touch(two)
 		w.wait(2 * time.Minute)
-		is.Equal(w.status(alice), Online) // one of several is active
+		is.Equal(w.status(alice), presence.Online) // one of several is active
 		w.wait(4 * time.Minute)
-		is.Equal(w.status(alice), Away) // all are idle
+		is.Equal(w.status(alice), presence.Away) // all are idle
 		w.Touch(one)
-		is.Equal(w.status(alice), Online)
+		is.Equal(w.status(alice), presence.Online)
 		w.wait(2 * time.Second)
 		is.Equal(w.read(seer), "presence.away alice online>away, presence.online alice away>online")
 	})
@@ -160,16 +159,12 @@ func TestIdleAwayAndTouchOnline(t *testing.T) {
 func TestFlapSendsNothing(t *testing.T) {
 	inBubble(t, settings.AudienceTenant, func(w presenceWorld, is *is.I) {
 		w.wait(500 * time.Millisecond)
-		c := w.connect(alice)
+		c, extra := w.connect(alice), w.connect(alice)
 		w.wait(1500 * time.Millisecond)
 		seer := w.connect(bob, alice)
 		w.wait(5*time.Minute - 1400*time.Millisecond) // alice is idle, since the last tick
-		extra := w.connect(carol)
-		w.streams.Kick(extra, delivery.CloseKicked)
-		w.Presence.mu.Lock()
-		w.reviseLocked(w.findLocked("acme", alice), time.Now())
-		is.Equal(w.findLocked("acme", alice).status, Away)
-		w.Presence.mu.Unlock()
+		w.streams.Kick(extra, delivery.CloseKicked)   // and looked at
+		is.Equal(w.status(alice), presence.Away)
 		w.Touch(c)
 		w.wait(3 * time.Second)
 		is.Equal(w.read(seer), "") // away and back within one tick
@@ -218,7 +213,7 @@ func TestPresenceAudience(t *testing.T) {
 				is.Equal(w.read(before[1]), want[1])
 				is.Equal(w.read(blind), "") // an empty watch list: nobody
 				seen := func(viewer event.Profile) bool {
-					return w.Visible("acme", viewer, []event.Profile{alice})[0].Status == Online
+					return w.presence.Visible("acme", viewer, []event.Profile{alice})[0].Status == presence.Online
 				}
 				is.Equal(seen(bob), want[0] != "")
 				is.Equal(seen(carol), want[1] != "")
@@ -230,7 +225,7 @@ func TestPresenceAudience(t *testing.T) {
 
 func TestTyping(t *testing.T) {
 	start := func(w presenceWorld, ref event.Profile, started bool) error {
-		return w.Presence.typists.Typing(context.Background(), "acme", ref, "talk", started)
+		return w.typists.Typing(context.Background(), "acme", ref, "talk", started)
 	}
 	inBubble(t, settings.AudienceNone, func(w presenceWorld, is *is.I) {
 		is.NoErr(untilConfirmed(func() error {
@@ -239,9 +234,9 @@ func TestTyping(t *testing.T) {
 		own, other, stranger := w.connect(alice), w.connect(bob), w.connect(carol)
 		is.True(errors.Is(start(w, carol, true), typing.ErrNotMember))
 		w.wait(6 * time.Minute)
-		is.Equal(w.status(alice), Away)
+		is.Equal(w.status(alice), presence.Away)
 		is.NoErr(start(w, alice, true))
-		is.Equal(w.status(alice), Online) // typing is activity
+		is.Equal(w.status(alice), presence.Online) // typing is activity
 		w.wait(5 * time.Second)
 		is.NoErr(start(w, alice, true)) // refreshes, and is not told again
 		w.wait(5 * time.Second)

@@ -22,6 +22,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/cluster/clustertest"
+	"realtimehub/internal/door/signalr"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -141,6 +142,9 @@ type askedPeers struct {
 	asked int
 }
 
+// Others implements cluster.Peers.
+func (p *askedPeers) Others() [][4]byte { return [][4]byte{[4]byte([]byte("else"))} }
+
 func (p *askedPeers) Ask(context.Context, [4]byte, cluster.Call) (cluster.Answer, error) {
 	p.asked++
 	return cluster.Answer{}, cluster.ErrElsewhere
@@ -170,6 +174,28 @@ func TestALimitComesBeforeAQuestion(t *testing.T) {
 				}
 			}
 			is.Equal(codes, map[int]int{404: 1, 429: 14})
+			is.Equal(peers.asked, 1)
+		})
+	}
+}
+
+// Nor does one who asks for a SignalR session that no hub holds, which all are asked for.
+func TestALimitComesBeforeASessionIsLookedFor(t *testing.T) {
+	const touch = `{"type":1,"target":"Touch","arguments":[]}` + "\x1e"
+	for name, call := range map[string]struct{ method, body string }{"a call": {"POST", touch}, "a poll": {"GET", ""}, "an end": {"DELETE", ""}} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			logger := slog.New(slog.DiscardHandler)
+			peers := &askedPeers{}
+			hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone}, peers, Reporting{})
+			defer hub.streams.Engine().Close(context.Background())
+			api := checked(t, NewAPI(hub, openDoor(t), access.NewRates(access.RatesConfig{ClientRate: onceADay}), APIConfig{Logger: logger, Secrets: hubsSecrets}).Handler())
+			id := signalRKeys.Sign(signalr.Pass{Session: uuid.New(), Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
+			codes := map[int]int{}
+			for range 5 {
+				codes[ask(api, call.method, "/signalr?"+asMe+"&id="+id, call.body, "Content-Type", "text/plain;charset=UTF-8").Code]++
+			}
+			is.Equal(codes, map[int]int{404: 1, 429: 4})
 			is.Equal(peers.asked, 1)
 		})
 	}

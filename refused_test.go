@@ -13,6 +13,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/presence"
 	"realtimehub/internal/settings"
 	"realtimehub/internal/sse"
 )
@@ -84,15 +85,15 @@ func TestARefusedStreamIsNotOnline(t *testing.T) {
 				}
 			}
 			here.peers.Tell("acme", cluster.SessionChange{Session: here.Cluster.Sessions("acme")[0]}) // told after all that was told before
-			online := func(h *testHub) (list []Status) {
-				for _, p := range h.Presence.Of("acme", []event.Profile{me, you, they}) {
+			online := func(h *testHub) (list []presence.Status) {
+				for _, p := range h.people.Of("acme", []event.Profile{me, you, they}) {
 					list = append(list, p.Status)
 				}
 				return list
 			}
-			is.Equal(online(here), []Status{Online, Offline, Online})
+			is.Equal(online(here), []presence.Status{presence.Online, presence.Offline, presence.Online})
 			here.settle(t)
-			is.Equal(online(there), []Status{Online, Offline, Online})
+			is.Equal(online(there), []presence.Status{presence.Online, presence.Offline, presence.Online})
 			observer.mu.Lock()
 			defer observer.mu.Unlock()
 			is.Equal(observer.came, map[event.Profile]int{me: 1})
@@ -114,7 +115,7 @@ func TestAStreamWithoutItsLogIsNotOnline(t *testing.T) {
 		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: you})
 		is.True(errors.Is(err, history.ErrNotStored))
 	}
-	is.Equal(h.Presence.Of("acme", []event.Profile{you})[0].Status, Offline)
+	is.Equal(h.people.Of("acme", []event.Profile{you})[0].Status, presence.Offline)
 	is.Equal(len(observer.came), 0)
 	is.Equal(h.Stats().Tenants, 0) // nor is there a tenant
 }
@@ -157,7 +158,7 @@ func TestManyComeAtOnce(t *testing.T) {
 			open := h.streams.Connections("acme", nil)
 			is.Equal(observer.went[me], taken-len(open))
 			is.True(c.most.Profile == 0 || len(open) == 1)
-			is.Equal(h.Presence.Of("acme", []event.Profile{me})[0].Status, Online)
+			is.Equal(h.people.Of("acme", []event.Profile{me})[0].Status, presence.Online)
 			for _, conn := range open { // nobody serves them
 				h.streams.Kick(conn, delivery.CloseKicked)
 			}

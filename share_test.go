@@ -195,7 +195,7 @@ func TestWhoHasLeftIsForgottenByTenant(t *testing.T) {
 		return people
 	}
 	known := func(tenant string, people []event.Profile) (n int) {
-		for _, p := range presence.Of(tenant, people) {
+		for _, p := range hub.people.Of(tenant, people) {
 			if p.LastActiveAt != nil {
 				n++
 			}
@@ -210,10 +210,9 @@ func TestWhoHasLeftIsForgottenByTenant(t *testing.T) {
 	is.Equal(known("large", many[990:]), 10) // the last
 	is.True(quotas.Seen.Of("large") <= 50<<10)
 	visit("small", 20) // again: they are remembered once
-	presence.tick(time.Now().Add(seenTTL))
+	presence.tick(time.Now().Add(25 * time.Hour))
 	is.Equal(quotas.State.Total(), int64(0))
 	is.Equal(quotas.Seen.Total(), int64(0))
-	is.Equal(presence.tenants.Len(), 0)
 	is.NoErr(hub.streams.Engine().Close(t.Context()))
 }
 
@@ -371,8 +370,8 @@ func TestStateOfOtherHubs(t *testing.T) {
 	for _, node := range all.nodes {
 		eventually(t, func() bool { return node.Stats().Tenants == 0 })
 		eventually(t, func() bool { // what another hub tells may come still
-			node.Presence.advance(time.Now().Add(time.Hour)) // to tick would look like one that has slept
-			node.Presence.advance(time.Now().Add(seenTTL + time.Hour))
+			node.people.Advance(time.Now().Add(time.Hour), false) // to tick would look like one that has slept
+			node.people.Advance(time.Now().Add(25*time.Hour), false)
 			return node.quotas.State.Of("acme") == 0
 		})
 	}

@@ -35,7 +35,7 @@ func owing(t *testing.T, peers cluster.Peers, test func(w presenceWorld, api fun
 		go hub.duties.Run(ctx)
 		defer hub.streams.Engine().Close(ctx)
 		handler := checked(t, NewAPI(hub, openDoor(t), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger}).Handler())
-		test(presenceWorld{hub, hub.presence, t}, func(path string) string {
+		test(presenceWorld{hub, t}, func(path string) string {
 			w, r := httptest.NewRecorder(), httptest.NewRequest("GET", path, nil)
 			r.Host, r.RemoteAddr = "localhost", "127.0.0.1:1"
 			handler.ServeHTTP(w, r)

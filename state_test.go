@@ -89,7 +89,7 @@ func TestConnectionsAreCounted(t *testing.T) {
 			is.Equal(quotas.Person.Total(), int64(0))
 			is.Equal(hub.Stats().Tenants, 0)
 			testkit.Weighs(t, before, quotas.State.Total()) // who has left
-			presence.tick(time.Now().Add(seenTTL))
+			presence.tick(time.Now().Add(25 * time.Hour))
 			is.Equal(quotas.State.Total(), int64(0))
 			is.Equal(quotas.Seen.Total(), int64(0))
 			is.NoErr(hub.streams.Engine().Close(context.Background()))

@@ -16,6 +16,7 @@ import (
 	"realtimehub/internal/door/websocket"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/presence"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/request"
 	"realtimehub/internal/sse"
@@ -266,5 +267,5 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 	answer := s.hub.quotas.Answer(who.Holder(r))
 	defer answer.Close()
 	turn := func(size int) (func(), error) { return request.ListTurn(r.Context(), tenant, size) }
-	return presenceRows(w, answer, asked, turn, func(some []event.Profile) []PresenceOf { return s.hub.presence.Visible(tenant, viewer, some) })
+	return presenceRows(w, answer, asked, turn, func(some []event.Profile) []presence.Person { return s.hub.presence.Visible(tenant, viewer, some) })
 }

@@ -8,6 +8,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/presence"
 )
 
 // alone skips, on a cluster, a test of what each hub has to itself.
@@ -45,6 +46,6 @@ func (h *testHub) presences(t testing.TB, c *testClient) string {
 	return strings.Join(words, ", ")
 }
 
-func (h *testHub) status(ref event.Profile) Status {
-	return h.Presence.Of("acme", []event.Profile{ref})[0].Status
+func (h *testHub) status(ref event.Profile) presence.Status {
+	return h.people.Of("acme", []event.Profile{ref})[0].Status
 }

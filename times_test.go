@@ -14,6 +14,7 @@ import (
 	"realtimehub/internal/cluster/clustertest"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/history"
+	"realtimehub/internal/presence"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
 )
@@ -23,12 +24,11 @@ func inCluster(t *testing.T, test func(w presenceWorld, x *cluster.Cluster, is *
 	synctest.Test(t, func(t *testing.T) {
 		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)},
 			PresenceConfig{IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second, Audience: settings.AudienceTenant}, &clustertest.Peers{}, Reporting{})
-		p, x := hub.presence, hub.cluster
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
-		go p.Run(ctx)
+		go hub.presence.Run(ctx)
 		defer hub.streams.Engine().Close(ctx)
-		test(presenceWorld{hub, p, t}, x, is.New(t))
+		test(presenceWorld{hub, t}, hub.cluster, is.New(t))
 	})
 }
 
@@ -49,14 +49,14 @@ func TestAPageReloadAroundADeadHubsEnd(t *testing.T) {
 		there.Gone = true
 		x.Changed("acme", []cluster.SessionChange{there}, false, died)
 		w.wait(2 * time.Second)
-		is.Equal(w.status(alice), Online) // within the grace
+		is.Equal(w.status(alice), presence.Online) // within the grace
 		again := w.connect(alice)
 		w.wait(10 * time.Second)
 		w.streams.Kick(again, delivery.CloseKicked)
 		w.wait(4 * time.Second)
-		is.Equal(w.status(alice), Online)
+		is.Equal(w.status(alice), presence.Online)
 		w.wait(2 * time.Second)
-		is.Equal(w.status(alice), Offline) // and not later for what was before
+		is.Equal(w.status(alice), presence.Offline) // and not later for what was before
 		is.Equal(w.read(seer), "presence.online alice offline>online, presence.offline alice online>offline")
 	})
 }
@@ -74,9 +74,9 @@ func TestBackAndGoneAgain(t *testing.T) {
 		x.Changed("acme", []cluster.SessionChange{there}, false, time.Time{})
 		w.streams.Kick(c, delivery.CloseKicked)
 		w.wait(4900 * time.Millisecond)
-		is.Equal(w.status(alice), Online)
+		is.Equal(w.status(alice), presence.Online)
 		w.wait(1100 * time.Millisecond)
-		is.Equal(w.status(alice), Offline)
+		is.Equal(w.status(alice), presence.Offline)
 	})
 }
 
@@ -86,12 +86,12 @@ func TestAnActivityToldAgain(t *testing.T) {
 		w.connect(bob)
 		there := cluster.SessionChange{Session: cluster.Session{ID: uuid.New(), Profile: alice, ConnectedAt: time.Now(), ActiveAt: time.Now()}}
 		x.Changed("acme", []cluster.SessionChange{there}, false, time.Time{})
-		is.Equal(w.status(alice), Online)
+		is.Equal(w.status(alice), presence.Online)
 		w.wait(4 * time.Minute)
 		x.Changed("acme", []cluster.SessionChange{there}, false, time.Time{})
-		is.Equal(w.status(alice), Online)
+		is.Equal(w.status(alice), presence.Online)
 		w.wait(2 * time.Minute)
-		is.Equal(w.status(alice), Away)
+		is.Equal(w.status(alice), presence.Away)
 	})
 }
 
@@ -105,6 +105,6 @@ func TestAnEarlierActivityToldLater(t *testing.T) {
 		there.ActiveAt = time.Now()
 		x.Changed("acme", []cluster.SessionChange{there, before}, false, time.Time{})
 		w.wait(2 * time.Minute)
-		is.Equal(w.status(alice), Online)
+		is.Equal(w.status(alice), presence.Online)
 	})
 }

@@ -63,7 +63,7 @@ func telling(t *testing.T, types []outbox.Type, test func(w toldWorld, is *is.I)
 		go hub.presence.Run(ctx)
 		go hub.notices.Run(ctx)
 		defer hub.streams.Engine().Close(ctx)
-		test(toldWorld{presenceWorld{hub, hub.presence, t}, box, logs}, is.New(t))
+		test(toldWorld{presenceWorld{hub, t}, box, logs}, is.New(t))
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/outbox"
+	"realtimehub/internal/presence"
 )
 
 // tellingHubs are n hubs, each of which can be cut off from the broker. The box is the first one's.
@@ -41,7 +42,7 @@ func tellingHubs(t *testing.T, n int, settle time.Duration, types ...outbox.Type
 }
 
 // knows waits until all nodes know of somebody's status, wherever it was told.
-func knows(t *testing.T, nodes []*testHub, p event.Profile, status Status) {
+func knows(t *testing.T, nodes []*testHub, p event.Profile, status presence.Status) {
 	t.Helper()
 	for _, node := range nodes {
 		eventually(t, func() bool { return node.status(p) == status })
@@ -61,11 +62,11 @@ func TestOneHubOfManyTells(t *testing.T) {
 	nodes, _, box := tellingHubs(t, 3, 0, outbox.TypePresence)
 	for _, node := range nodes {
 		c := node.open(t, "tenant=acme&profile=alice")
-		knows(t, nodes, alice, Online) // also those that have nobody there
+		knows(t, nodes, alice, presence.Online) // also those that have nobody there
 		tells(t, box, "alice online")
 		c.close()
 	}
-	knows(t, nodes, alice, Offline)
+	knows(t, nodes, alice, presence.Offline)
 	tells(t, box, "alice online, alice offline")
 }
 
@@ -85,7 +86,7 @@ func TestADrainIsNotTold(t *testing.T) {
 	})
 	for i := range 2 {
 		bobs := nodes[i].open(t, "tenant=acme&profile=bob")
-		knows(t, nodes[i:], bob, Online)
+		knows(t, nodes[i:], bob, presence.Online)
 		nodes[i].settle(t) // or one that polls is not told
 		nodes[i].streams.Drain(t.Context(), 0)
 		bobs.until(t, "hub.closing")
@@ -108,18 +109,18 @@ func TestOthersTellOfAHubThatIsGone(t *testing.T) {
 		left := append(append([]*testHub{}, nodes[:i]...), nodes[i+1:]...)
 		last := func() map[string]string { return lastOf(toldItems(t, left[0].outbox, "acme")) }
 		nodes[i].open(t, "tenant=acme&profile=alice")
-		knows(t, nodes, alice, Online)
+		knows(t, nodes, alice, presence.Online)
 		eventually(t, func() bool { s := last(); return s["alice"] == "online" && s["staff"] == "group.occupied" })
 		proxies[i].Cut()
-		knows(t, left, alice, Offline)
+		knows(t, left, alice, presence.Offline)
 		eventually(t, func() bool { s := last(); return s["alice"] == "offline" && s["staff"] == "group.vacated" })
 		proxies[i].Mend()
-		knows(t, nodes, alice, Online)
+		knows(t, nodes, alice, presence.Online)
 		eventually(t, func() bool { s := last(); return s["alice"] == "online" && s["staff"] == "group.occupied" })
 		for _, c := range nodes[i].streams.Connections("acme", nil) {
 			nodes[i].streams.Kick(c, delivery.CloseKicked)
 		}
-		knows(t, nodes, alice, Offline)
+		knows(t, nodes, alice, presence.Offline)
 		eventually(t, func() bool { s := last(); return s["alice"] == "offline" && s["staff"] == "group.vacated" })
 	}
 }

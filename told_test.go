@@ -14,6 +14,7 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/outbox"
+	"realtimehub/internal/presence"
 	"realtimehub/internal/sse"
 )
 
@@ -55,7 +56,7 @@ func TestServicesAreNotToldOfADrain(t *testing.T) {
 func TestNobodyAsksToBeTold(t *testing.T) {
 	telling(t, []outbox.Type{outbox.TypeUndelivered}, func(w toldWorld, is *is.I) {
 		is.True(w.notices == nil)
-		is.True(w.Presence.teller == nil)
+		is.True(!w.presence.teller.followsAll())
 		is.NoErr(w.members.SetMembers(t.Context(), "acme", talk, []event.Profile{alice}))
 		w.streams.Kick(w.connect(alice), delivery.CloseKicked)
 		w.wait(time.Minute)
@@ -129,7 +130,7 @@ func TestVersionsOrderWhatIsTold(t *testing.T) {
 			got := lastOf(mixed)
 			for who, state := range want {
 				if got[who] == "" {
-					got[who] = string(Offline) // never seen
+					got[who] = string(presence.Offline) // never seen
 				}
 				is.Equal(got[who], state) // who
 			}
@@ -226,10 +227,10 @@ func TestWhatIsKnownIsNotTold(t *testing.T) {
 	types := []outbox.Type{outbox.TypePresence, outbox.TypeConversationOccupied, outbox.TypeConversationVacated}
 	telling(t, types, func(w toldWorld, is *is.I) {
 		is.NoErr(w.members.SetMembers(t.Context(), "acme", talk, []event.Profile{alice}))
-		w.Presence.Came(event.TenantProfile{Tenant: "acme", Profile: alice}, time.Now(), false)
+		w.people.Came(event.TenantProfile{Tenant: "acme", Profile: alice}, time.Now(), false)
 		w.wait(10 * time.Second)
 		is.Equal(toldOf(t, w.box), "")
-		w.Presence.Went(event.TenantProfile{Tenant: "acme", Profile: alice}, time.Time{}, time.Now())
+		w.people.Went(event.TenantProfile{Tenant: "acme", Profile: alice}, time.Time{}, time.Now())
 		w.wait(10 * time.Second)
 		is.Equal(toldOf(t, w.box), "alice offline, talk conversation.vacated")
 	})

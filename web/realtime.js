@@ -440,10 +440,10 @@ async function* overWebSocket(door, stream) {
  * Polls, each of which goes on where the answer before it ended. Its cursor acknowledges what comes before it, so what is
  * to be acknowledged is waited for. One that takes too long ends the stream, as the hub ends others.
  */
-async function* overPoll(door, { ask, place, signal, isOwing }) {
-  let cursor = place;
-  const poll = async (from, wait) => {
-    const query = [...ask(), ['client', door.id], ['cursor', from], ['wait', `${wait}ms`]];
+async function* overPoll(door, { ask, place, resume, signal, isOwing }) {
+  let cursor = place, from = resume; // the connection that a poll comes back from: another hub may take the next one
+  const poll = async (after, wait) => {
+    const query = [...ask(), ...from, ['client', door.id], ['cursor', after], ['wait', `${wait}ms`]];
     const answer = await door.request('GET', '/v1/poll', { query, signal });
     const end = answer.headers.get('Cursor');
     if (answer.status === 204 && end) return { events: [], cursor: end, hub: {}, size: 0 };
@@ -469,6 +469,7 @@ async function* overPoll(door, { ask, place, signal, isOwing }) {
   yield { events: eventsOf({ ...answer, ready }), size: answer.size };
   for (;;) {
     if (await isOwing()) yield { events: event('hub.closing', { reason: 'unacked', retryMs: 0 }), size: 0 };
+    if (answer.hub.ready) from = [['previous', answer.hub.ready.connectionId]];
     answer = await poll(cursor, POLL_MS);
     yield { events: eventsOf(answer), size: answer.size };
   }

@@ -227,6 +227,7 @@ func (s *Streams) beginAcksLocked(t *tenant, c *Connection, resume Resume, from 
 	others := had
 	for _, other := range t.rooms.Person(c.Profile).Conns() {
 		if other != c && other.acks != nil {
+			t.hearLocked(other)
 			others = append(others, other.acks.spansLocked(t.sentLocked(other))...)
 		}
 	}

@@ -31,6 +31,7 @@ type Subscription struct {
 	Previous  uuid.UUID     // the connection that its client comes back from, as it says; zero: it does not
 	Linger    time.Duration // how long it is there after its stream, for its client to ask again; zero: not at all
 	Client    string        // names the client that asks again, among its profile's; may be empty
+	Session   int64         // bytes that its TLS session takes while it is open; 0: there is none, or who holds it counts it
 }
 
 // Connect is Open for who needs no more of a connection than its first stream.
@@ -131,6 +132,7 @@ func (s *Streams) newConnection(sub Subscription) (*owner, error) {
 	c := &Connection{
 		ID: s.Marked(id), Tenant: sub.Tenant, Profile: sub.Profile, ConnectedAt: now, Metadata: sub.Metadata,
 		Transport: cmp.Or(sub.Transport, TransportSSE), encoder: s.Encoder(sub.Encoding), filter: sub.Types,
+		session: sub.Session,
 	}
 	if sub.Linger > 0 {
 		c.linger = &lingering{client: sub.Client, time: sub.Linger}

@@ -25,6 +25,7 @@ type Connection struct {
 	Stream      *engine.Stream // of one that lingers guarded by the tenant's mu, and another with each request
 	linger      *lingering     // nil: it ends with its stream
 	remote      bool           // another hub holds it: there is no stream
+	session     int64          // bytes of its TLS session
 
 	activeAt atomic.Int64 // Unix nanoseconds
 
@@ -38,6 +39,7 @@ type Connection struct {
 	begun    uint64  // the place after which it is sent everything
 	place    uint64  // in the history, that its client knows or will
 	behind   *behind // nil: live
+	heard    uint64  // the number of the last of the tenant's broadcasts that it was handed
 	acks     *acks   // nil: its client acknowledges nothing
 	weight   weight
 
@@ -55,7 +57,7 @@ const connectionBytes = 1200
 
 // weigh is what a connection takes with these.
 func (c *Connection) weigh(types *event.Filter, watch []event.Profile) weight {
-	w := weight{own: connectionBytes + orderBytes + types.Bytes() + watchingBytes*int64(len(watch))}
+	w := weight{own: connectionBytes + orderBytes + types.Bytes() + watchingBytes*int64(len(watch)) + c.session}
 	if c.linger != nil {
 		w.own += lingeringBytes + sized.Text(c.linger.client)
 	}

@@ -28,6 +28,7 @@ type Config struct {
 	Logger       *slog.Logger
 	Node         *Node         // nil: the hub is alone
 	Duties       Duties        // told of what is acknowledged; nil: nobody is
+	Reporter     Reporter      // told of connections; nil: nobody is
 	AckTimeout   time.Duration // a stream that owes an acknowledgement for so long ends; 0: it does not
 }
 
@@ -55,7 +56,7 @@ func New(cfg Config) Parts {
 		node: cfg.Node, retry: cfg.Retry, heartbeat: cfg.Heartbeat, open: directory{most: cfg.Most, by: noTransports()},
 		tenants: tenants, members: members, log: cfg.Log, logger: cfg.Logger, count: counts,
 		inline:  members.OwnsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes), // else it waits for the service
-		drained: make(chan struct{}), duties: cfg.Duties, timeouts: timeouts{after: cfg.AckTimeout},
+		drained: make(chan struct{}), reporter: cfg.Reporter, duties: cfg.Duties, timeouts: timeouts{after: cfg.AckTimeout},
 	}
 	kept := func() int64 { return cfg.Log.Held() + cfg.Quotas.State.Total() + cfg.Quotas.IDs.Total() }
 	streams.start(engine.Config{Buffer: cfg.StreamBuffer, Budget: cfg.MemoryBudget, Heartbeat: cfg.Heartbeat, Plain: cfg.Plain}, cfg.Memory, kept)

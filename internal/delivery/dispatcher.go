@@ -55,7 +55,7 @@ func (d *Dispatcher) deliver(tenant string, entries []*history.Entry, published 
 		if e.Event.Target.Kind == event.KindConnection {
 			p.only = d.streams.Connection(e.Event.Target.ConnectionID)
 		}
-		e.Reached += t.deliverLocked(&t.gathered, &p)
+		t.deliverLocked(&p)
 		e.Members = p.members
 		if e.Event.Deadline > 0 && e.Here {
 			if r, ok := e.Event.Target.Room(); ok {
@@ -68,19 +68,19 @@ func (d *Dispatcher) deliver(tenant string, entries []*history.Entry, published 
 // unknownLocked sends hub.gap to all streams of a tenant. An event was published to a room
 // whose members this hub has never been told, so each stream may be one that it was for.
 func (d *Dispatcher) unknownLocked(t *tenant) {
-	if len(t.conns) == 0 {
-		return
+	if len(t.conns) > 0 {
+		d.count.gaps.Add(GapMembership, len(t.conns))
 	}
-	d.count.gaps.Add(GapMembership, len(t.conns))
 	var gap frames
-	for _, c := range t.conns {
+	head := t.head
+	t.broadcastLocked(everybody, func(c *Connection) {
 		frame := gap.of(c.encoder)
 		if *frame == nil {
-			*frame = c.encoder.gap(GapMembership, t.head)
+			*frame = c.encoder.gap(GapMembership, head)
 		}
-		c.skipLocked(t.head.Seq-1, t.head.Seq)
-		t.sendLocked(&t.gathered, c, *frame, t.head.Seq)
-	}
+		c.skipLocked(head.Seq-1, head.Seq)
+		c.sendLocked(&t.gathered, *frame, head.Seq, head.Seq)
+	})
 }
 
 // Flush implements Sink.
@@ -116,6 +116,7 @@ func (d *Dispatcher) Lost(tenant string, place history.Cursor) {
 	if t == nil {
 		return
 	}
+	t.walkOnLocked()
 	t.rooms.Restart(place.Epoch)
 	t.head = place
 	open := slices.Clone(t.conns)

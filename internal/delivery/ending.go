@@ -10,6 +10,7 @@ import (
 
 // leaveLocked takes c out of its tenant, whose lock is held, and out of the hub.
 func (s *Streams) leaveLocked(t *tenant, c *Connection, reason CloseReason) {
+	t.hearLocked(c)
 	s.count.closes.Add(reason, 1)
 	s.endedLocked(t, c)
 	t.removeLocked(c)
@@ -24,6 +25,7 @@ func (s *Streams) closeLocked(t *tenant, c *Connection, reason CloseReason) {
 
 // closeWithLocked is closeLocked with the last words.
 func (s *Streams) closeWithLocked(t *tenant, c *Connection, last *engine.Frame) {
+	t.hearLocked(c)
 	c.Stream.Close(last)
 	if c.joined {
 		c.place = t.sentLocked(c) // its client may acknowledge that

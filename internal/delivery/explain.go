@@ -55,6 +55,7 @@ func (s *Streams) Explain(tenant string, profiles []event.Profile, e Sent) (why 
 		if p := t.rooms.Person(ref); p != nil {
 			for _, c := range p.Conns() {
 				connections[i]++
+				t.hearLocked(c)
 				why[i] = Telling(why[i], c.whyLocked(e))
 			}
 		}

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
+
 	"realtimehub/internal/duty"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
@@ -65,8 +67,12 @@ func (s *Streams) again(ctx context.Context, own *owner, sub Subscription, from 
 	if err := t.keepLocked(c, c.weigh(sub.Types, sub.Watch), sub.Watch); err != nil {
 		return nil, nil, err
 	}
+	t.hearLocked(c)
 	var had []duty.Acknowledgement
 	if c.acks != nil {
+		if sub.Client != "" && c.acks.previous == uuid.Nil {
+			c.acks.previous = c.ID
+		}
 		had = c.acks.spansLocked(t.sentLocked(c))
 		s.timeouts.forget(c.acks)
 	}

@@ -208,6 +208,7 @@ func (m *Members) belong(name string, of history.Epoch, room event.Room, changed
 	defer t.mu.Unlock()
 	t.rooms.Restart(of)
 	for _, b := range changed {
+		t.hearFirstLocked(b.Profile)
 		t.rooms.Set(room, b)
 	}
 	t.growLocked()
@@ -216,6 +217,7 @@ func (m *Members) belong(name string, of history.Epoch, room event.Room, changed
 // clear is the shared membership's word that it is gone.
 func (m *Members) clear(name string) {
 	if t := m.tenants.find(name); t != nil {
+		t.walkOnLocked()
 		t.rooms.Clear()
 		t.settleLocked()
 		t.mu.Unlock()

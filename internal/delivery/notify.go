@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/room"
 )
@@ -15,10 +14,8 @@ func (d *Dispatcher) Notify(name string, notices []Notice, digest *event.Event, 
 	if t == nil {
 		return
 	}
-	var batch engine.Batch
-	t.notifyLocked(&batch, notices, digest, shared)
-	t.mu.Unlock()
-	batch.Flush()
+	t.notifyLocked(notices, digest, shared)
+	t.flush()
 }
 
 // Notice is an ephemeral event of the hub's own about one profile.
@@ -28,13 +25,13 @@ type Notice struct {
 }
 
 // notifyLocked is Notify for the streams of one tenant.
-func (t *tenant) notifyLocked(d *engine.Batch, notices []Notice, digest *event.Event, shared bool) {
+func (t *tenant) notifyLocked(notices []Notice, digest *event.Event, shared bool) {
 	parcels := make([]*parcel, len(notices))
 	for i, n := range notices {
 		parcels[i] = pack(n.Event)
 		for _, c := range t.watching(n.About) {
 			if !shared || c.Profile == n.About || t.rooms.Share(c.Profile, n.About) {
-				t.sendWantedLocked(d, c, parcels[i])
+				t.tellLocked(c, parcels[i])
 			}
 		}
 	}
@@ -42,19 +39,19 @@ func (t *tenant) notifyLocked(d *engine.Batch, notices []Notice, digest *event.E
 	if digest != nil {
 		all = []*parcel{pack(digest)}
 	}
-	if !shared {
-		whole := &bundle{parcels: all}
-		for _, c := range t.conns {
-			if c.watch == nil {
-				t.sendBundleLocked(d, c, whole)
-			}
-		}
-	} else {
-		t.notifySharedLocked(d, notices, all, digest != nil)
+	if shared {
+		t.notifySharedLocked(notices, all, digest != nil)
+		return
 	}
+	whole, after := &bundle{parcels: all}, t.head.Seq
+	t.broadcastLocked(everybody, func(c *Connection) {
+		if c.watch == nil {
+			t.giveBundleLocked(c, whole, after)
+		}
+	})
 }
 
-func (t *tenant) notifySharedLocked(d *engine.Batch, notices []Notice, parcels []*parcel, digest bool) {
+func (t *tenant) notifySharedLocked(notices []Notice, parcels []*parcel, digest bool) {
 	told := map[*member]bool{}
 	visited := room.Visited[*Connection]{}
 	for i, n := range notices {
@@ -71,7 +68,7 @@ func (t *tenant) notifySharedLocked(d *engine.Batch, notices []Notice, parcels [
 			told[p] = true
 			for _, c := range p.Conns() {
 				if c.watch == nil {
-					t.sendWantedLocked(d, c, parcel)
+					t.tellLocked(c, parcel)
 				}
 			}
 		}
@@ -80,18 +77,12 @@ func (t *tenant) notifySharedLocked(d *engine.Batch, notices []Notice, parcels [
 	}
 }
 
-func (t *tenant) sendWantedLocked(d *engine.Batch, c *Connection, p *parcel) {
-	if c.filter.Wants(p.event.Type) {
-		t.sendLocked(d, c, p.frame(c.encoder), p.place)
-	}
-}
-
-func (t *tenant) sendBundleLocked(d *engine.Batch, c *Connection, b *bundle) {
+func (t *tenant) giveBundleLocked(c *Connection, b *bundle, after uint64) {
 	if c.filter != nil {
 		for _, p := range b.parcels {
-			t.sendWantedLocked(d, c, p)
+			t.giveLocked(c, p, after)
 		}
 		return
 	}
-	t.sendLocked(d, c, b.frame(c.encoder), 0)
+	c.sendLocked(&t.gathered, b.frame(c.encoder), 0, after)
 }

@@ -62,6 +62,7 @@ func (r *replay) step() (more bool) {
 		t.mu.Unlock()
 		return false
 	}
+	t.hearLocked(r.conn)
 	unknown := t.adoptAllLocked(rooms, rosters, time.Now())
 	if forgot {
 		r.missedLocked(&d, GapExpired, history.Cursor{Epoch: page.Next.Epoch, Seq: q.After})

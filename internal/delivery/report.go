@@ -8,9 +8,6 @@ type Reporter interface {
 	Closed(*Connection, CloseReason)
 }
 
-// Report names who is told, before the first connection. Without it nobody is.
-func (s *Streams) Report(r Reporter) { s.reporter = r }
-
 // opened tells of a connection that comes.
 func (s *Streams) opened(c *Connection) {
 	if s.reporter != nil {

@@ -210,6 +210,7 @@ func (s *Streams) Adjust(c *Connection, types **event.Filter, watch *[]event.Pro
 	if c.removed {
 		return false, nil
 	}
+	t.hearLocked(c) // what was before this is by the old ones
 	filter, list := c.filter, c.watchList()
 	if types != nil {
 		filter = *types

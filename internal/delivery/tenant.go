@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,25 +31,26 @@ type tenant struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	head      history.Cursor // the last place that was handed to streams
-	attached  bool           // head is known, and the log tells of all that follows
-	enrolled  bool           // who belongs to its rooms is known, of a cluster that keeps it, and what changes
-	shared    bool           // who is connected to other hubs is known, and what changes
-	gathered  engine.Batch   // what is to be flushed
-	mark      frames         // tells the place markAt
-	markAt    history.Cursor
-	rooms     memberships
-	resolved  map[event.Room]*resolved // what rooms holds of a Resolver's answers
-	conns     []*Connection            // in no order; a connection knows its index
-	order     order                    // of conns
-	coming    int                      // that are admitted, and not yet among conns
-	readers   int                      // who wait for what other hubs know of it
-	watchers  sized.Table[event.Profile, *watched]
-	usedAt    time.Time // when it was last asked for
-	forgotten bool      // no longer among the tenants
-	marked    bool      // in the ledger, for Prune
-	bytes     int64     // of what is kept here, but for rooms and the tables
-	charged   int64     // so much of its share of memory is taken
+	head       history.Cursor // the last place that was handed to streams
+	attached   bool           // head is known, and the log tells of all that follows
+	enrolled   bool           // who belongs to its rooms is known, of a cluster that keeps it, and what changes
+	shared     bool           // who is connected to other hubs is known, and what changes
+	gathered   engine.Batch   // what is to be flushed
+	broadcasts broadcasts
+	mark       frames // tells the place markAt
+	markAt     history.Cursor
+	rooms      memberships
+	resolved   map[event.Room]*resolved // what rooms holds of a Resolver's answers
+	conns      []*Connection            // in no order; a connection knows its index
+	order      order                    // of conns
+	coming     int                      // that are admitted, and not yet among conns
+	readers    int                      // who wait for what other hubs know of it
+	watchers   sized.Table[event.Profile, *watched]
+	usedAt     time.Time // when it was last asked for
+	forgotten  bool      // no longer among the tenants
+	marked     bool      // in the ledger, for Prune
+	bytes      int64     // of what is kept here, but for rooms and the tables
+	charged    int64     // so much of its share of memory is taken
 }
 
 type resolved struct {
@@ -134,7 +134,7 @@ func (t *tenant) takeLocked(n int64) error {
 // addLocked has c, which was admitted, among the tenant's connections.
 func (t *tenant) addLocked(c *Connection, watch []event.Profile) {
 	t.coming--
-	c.joined = true
+	c.joined, c.heard = true, t.broadcasts.last
 	c.index = len(t.conns)
 	t.conns = append(t.conns, c)
 	t.order.add(c)
@@ -213,34 +213,21 @@ func (t *tenant) setMembersLocked(room event.Room, members []event.Profile) {
 // changeMembersLocked has profiles join and leave a room, as of now.
 func (t *tenant) changeMembersLocked(room event.Room, join, leave []event.Profile) {
 	for _, p := range join {
+		t.hearFirstLocked(p)
 		t.rooms.Add(room, p, t.head.Seq)
 	}
 	for _, p := range leave {
+		t.hearFirstLocked(p)
 		t.rooms.Remove(room, p, t.head.Seq)
 	}
 	t.growLocked()
-}
-
-// sendLocked hands c a frame of an event with a place in the history, or of one
-// that has none (0).
-func (t *tenant) sendLocked(d *engine.Batch, c *Connection, frame *engine.Frame, place uint64) {
-	switch b := c.behind; {
-	case c.restsLocked(): // its client reads that from the history once it asks again
-	case b == nil && place == 0:
-		d.Send(c.Stream, frame)
-	case b == nil && place > c.place:
-		c.place = place
-		d.Send(c.Stream, frame)
-	case b == nil || place > 0: // it had it, or will
-	default:
-		b.hold(frame, t.head.Seq)
-	}
 }
 
 // beatLocked sends what is due on a stream about once a heartbeat: the place of one that
 // is live, if its client does not know it, or else the beat, if any. Without the
 // place a quiet client would come back from far behind.
 func (t *tenant) beatLocked(d *engine.Batch, c *Connection, beat *engine.Frame) {
+	t.hearLocked(c)
 	switch {
 	case c.removed || c.sentAway:
 	case c.behind == nil && c.place < t.head.Seq:
@@ -273,63 +260,4 @@ func (t *tenant) sentLocked(c *Connection) uint64 {
 		return c.place
 	}
 	return max(t.head.Seq, c.place) // another hub may have told it of more
-}
-
-// deliverLocked hands a parcel to its target's connections and counts them, and the
-// members of its room.
-func (t *tenant) deliverLocked(d *engine.Batch, p *parcel) (n int32) {
-	target := &p.event.Target
-	give := func(c *Connection) {
-		if p.excludes(c) {
-			return
-		}
-		n++
-		if c.filter.Wants(p.event.Type) {
-			t.sendLocked(d, c, p.frame(c.encoder), p.place)
-			if p.event.Deadline > 0 && c.place == p.place {
-				c.owe(p.event, p.place)
-			}
-		}
-	}
-	giveAll := func(p *member) {
-		if p != nil {
-			for _, c := range p.Conns() {
-				give(c)
-			}
-		}
-	}
-	switch target.Kind {
-	case event.KindProfile, event.KindProfiles:
-		for _, ref := range target.Profiles {
-			giveAll(t.rooms.Person(ref))
-		}
-	case event.KindTenant:
-		for _, c := range t.conns {
-			give(c)
-		}
-	case event.KindConnection:
-		if p.only != nil && p.only.Tenant == t.name && !p.only.removed {
-			give(p.only)
-		}
-	default:
-		room, _ := target.Room()
-		place := p.place
-		if place == 0 { // it is for whoever is a member now, however far behind the history is
-			place = math.MaxUint64
-		}
-		here, size := t.rooms.Here(room, place)
-		p.members = int32(size)
-		for _, p := range here {
-			giveAll(p)
-		}
-	}
-	return n
-}
-
-// flush lets go what has been gathered, and unlocks the tenant, which is locked.
-func (t *tenant) flush() {
-	d := t.gathered
-	t.gathered = engine.Batch{}
-	t.mu.Unlock()
-	d.Flush()
 }

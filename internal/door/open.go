@@ -35,6 +35,7 @@ func (o *Opener) Open(r *http.Request, sub delivery.Subscription, stays bool) (c
 		if over, err = o.Hold(r, event.TenantProfile{Tenant: sub.Tenant, Profile: sub.Profile}); err != nil {
 			return nil, nil, nil, err
 		}
+		sub.Session = 0 // it is counted with the handler
 	}
 	lobby.Leave(r) // it is paid for, however long it waits for its turn
 	if c, stream, err = o.Streams.Open(r.Context(), sub); err != nil {
@@ -76,3 +77,6 @@ func (o *Opener) Hold(r *http.Request, who event.TenantProfile) (over func(), er
 // handlerBytes is what a stream takes more whose handler stays with it, with net/http's
 // part, as measured.
 const handlerBytes = 20 << 10
+
+// sessionBytes is what a TLS session takes whose socket is the engine's, as measured.
+const sessionBytes = 7 << 10

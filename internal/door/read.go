@@ -30,6 +30,9 @@ func Read(r *http.Request, query url.Values, who *access.Caller) (s delivery.Sub
 		s.Watch = client.WatchList(&faults, "presence", list)
 	}
 	s.Metadata = metadata(&faults, query)
+	if r.TLS != nil {
+		s.Session = sessionBytes
+	}
 	return s, errors.Join(err, faults.Err())
 }
 

@@ -53,8 +53,8 @@ func New(e *event.Event, at history.Cursor, recipients []event.Profile) *Duty {
 type Acknowledgement struct {
 	Tenant     string
 	Profile    event.Profile
-	Connection uuid.UUID
-	Of         uint64 // the tag of the history's epoch
+	Connection uuid.UUID // zero: it is one of several, of which is not known
+	Of         uint64    // the tag of the history's epoch
 	After      uint64
 	UpTo       uint64
 	Types      *event.Filter // what the connection wanted meanwhile
@@ -63,8 +63,9 @@ type Acknowledgement struct {
 
 // covers says whether an acknowledgement is one of an event: its connection was sent it.
 func (a *Acknowledgement) covers(d *Duty) bool {
-	return a.Of == d.At.Epoch.Tag && a.After < d.At.Seq && d.At.Seq <= a.UpTo && a.Types.Wants(d.Event.Type) &&
-		!slices.Contains(d.Event.Target.ExcludeConnections, a.Connection)
+	without := d.Event.Target.ExcludeConnections
+	excluded := slices.Contains(without, a.Connection) || a.Connection == uuid.Nil && len(without) > 0
+	return a.Of == d.At.Epoch.Tag && a.After < d.At.Seq && d.At.Seq <= a.UpTo && a.Types.Wants(d.Event.Type) && !excluded
 }
 
 // State is what came of an event for one of its recipients.

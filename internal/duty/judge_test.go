@@ -388,6 +388,9 @@ func TestComingBackAcknowledges(t *testing.T) {
 		"past what it was sent":   {[]Acknowledgement{ack("a", 0, 1)}, nil, ack("a", 0, 2), []string{"e1: a", "e2: a"}},
 		"another person's":        {[]Acknowledgement{ack("b", 0, 2)}, nil, ack("a", 0, 2), []string{"e1: a", "e2: a"}},
 		"named":                   {[]Acknowledgement{by(1, ack("a", 0, 2)), by(2, ack("a", 1, 2))}, nil, by(1, ack("a", 0, 2)), nil},
+		"named, in two parts":     {[]Acknowledgement{by(1, ack("a", 0, 1, "a.*")), by(1, ack("a", 1, 2))}, nil, by(1, ack("a", 0, 2)), nil},
+		"named, at a part's end":  {[]Acknowledgement{by(1, ack("a", 0, 1)), by(1, ack("a", 1, 2, "a.*"))}, nil, by(1, ack("a", 0, 1, "a.*")), []string{"e2: a"}},
+		"named, sent no more":     {[]Acknowledgement{by(1, ack("a", 0, 1))}, nil, by(1, ack("a", 0, 2)), []string{"e2: a"}},
 		"named, another filter":   {[]Acknowledgement{by(1, ack("a", 0, 2))}, nil, by(1, ack("a", 0, 2, "a.*")), nil},
 		"a device stands still":   {nil, []Acknowledgement{by(2, ack("a", 0, 2))}, by(1, ack("a", 0, 2)), []string{"e1: a", "e2: a"}},
 		"with a filter as before": {[]Acknowledgement{ack("a", 0, 2, "a.*")}, nil, ack("a", 0, 2, "a.*"), nil},
@@ -411,6 +414,49 @@ func TestComingBackAcknowledges(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A client that may have been one of two acknowledges nothing that one of the two was not sent.
+func TestComingBackAcknowledgesNothingExcluded(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		sender, still := by(1, ack("a", 0, 2)), by(2, ack("a", 1, 2))
+		r.open(minute, "a")
+		e := minute
+		e.Target.ExcludeConnections = []uuid.UUID{sender.Connection}
+		r.open(e, "a")
+		r.open(minute, "a")
+		sender.UpTo, still.UpTo, sender.Until = 3, 3, time.Now().Add(time.Hour)
+		r.Ended(sender)
+		r.Resumed(ack("a", 0, 3), []Acknowledgement{still})
+		time.Sleep(time.Minute)
+		is.Equal(r.reported(), []string{"e1: a", "e2: a"})
+	})
+}
+
+// Who comes back from a connection before its hub has noticed acknowledges what it was sent once it
+// has. That is not waited for without end, and of each person little is kept.
+func TestComingBackAhead(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		returns := NewReturns(r.pools)
+		ended := func(after, upTo uint64) []Acknowledgement {
+			a := by(1, ack("a", after, upTo))
+			a.Until = time.Now().Add(time.Hour)
+			return returns.Ended(a)
+		}
+		for range 2 * mostEnded {
+			returns.Ahead(by(2, ack("a", 0, 9)))
+		}
+		returns.Ahead(by(1, ack("a", 0, 2)))
+		is.Equal(r.pools.State.Of("acme"), int64(mostEnded*endedBytes))
+		came := slices.Concat(ended(0, 1), ended(1, 3), ended(3, 4))
+		is.Equal(len(came), 2)
+		is.Equal([]uint64{came[0].After, came[0].UpTo, came[1].After, came[1].UpTo}, []uint64{0, 1, 1, 2})
+		time.Sleep(3 * time.Hour)
+		is.Equal(ended(0, 1), nil)
+		is.Equal(r.pools.State.Of("acme"), int64(endedBytes))
+	})
 }
 
 var never = time.Unix(1, 0)

@@ -117,7 +117,7 @@ func (m *Memory) Ended(sent Acknowledgement) {
 
 // Resumed implements Keeper.
 func (m *Memory) Resumed(back Acknowledgement, others []Acknowledgement) {
-	if a, ok := m.returns.Of(back, others); ok {
+	for _, a := range m.returns.Of(back, others) {
 		m.Acknowledge(a)
 	}
 }

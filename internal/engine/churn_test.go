@@ -23,7 +23,7 @@ func TestChurn(t *testing.T) {
 	if testing.Short() {
 		cycles = 5_000
 	}
-	bothPaths(t, Config{Heartbeat: 50 * time.Millisecond}, func(t *testing.T, h *house) {
+	allPaths(t, Config{Heartbeat: 50 * time.Millisecond}, func(t *testing.T, h *house) {
 		cycles := cycles
 		if h.cfg.Plain {
 			cycles /= 20 // net/http's own path: its turnover is not ours to prove
@@ -120,10 +120,11 @@ func churnKick(h *house, stop <-chan struct{}) {
 // churnCycle connects, and leaves in one of four ways; what was read must have
 // been meant for it.
 func churnCycle(h *house, n int) error {
-	conn, err := net.Dial("tcp", h.addr)
+	tcp, err := net.Dial("tcp", h.addr)
 	if err != nil {
 		return err
 	}
+	conn := h.speak(tcp)
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(patience))
 	name := fmt.Sprint(n)
@@ -139,11 +140,11 @@ func churnCycle(h *house, n int) error {
 	}
 	switch n % 4 {
 	case 0: // at once, whatever the server is doing
-		conn.(*net.TCPConn).SetLinger(0)
+		tcp.(*net.TCPConn).SetLinger(0)
 		return nil
 	case 1: // abruptly
 		err = read()
-		conn.(*net.TCPConn).SetLinger(0)
+		tcp.(*net.TCPConn).SetLinger(0)
 	case 2: // politely
 		err = read()
 	case 3: // when told to

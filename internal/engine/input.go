@@ -59,7 +59,7 @@ func (e *Engine) ServeSocket(w http.ResponseWriter, r *http.Request, s *Stream, 
 	s.oweLocked(first)
 	s.talk.heardAt = e.clock.Load()
 	if taken {
-		if len(early) > 0 {
+		if len(early) > 0 || s.records != nil { // a session may have read on
 			s.readLocked(early)
 		}
 		s.mu.Unlock()
@@ -127,7 +127,7 @@ func (s *Stream) read(early []byte) {
 		s.heard(early)
 	}
 	for {
-		n, err := receive(int(s.fd), buf[:])
+		n, err := s.receive(buf[:])
 		switch {
 		case err == nil && n > 0:
 			s.heard(buf[:n])
@@ -149,11 +149,11 @@ func (s *Stream) read(early []byte) {
 
 // readOn says whether there may be more to read after n bytes, or an error. If not, it has
 // another goroutine read, if more comes, and closes the socket of a stream that has ended.
-// What does not fill the buffer was all: epoll tells of what comes later.
+// What does not fill the buffer was all, but of TLS: epoll tells of what comes later.
 func (s *Stream) readOn(n int, err error) bool {
 	s.mu.Lock()
 	over := s.state == ended
-	more := n == inputSize || s.talk.again || s.talk.hungUp && err == nil
+	more := n == inputSize || n > 0 && s.records != nil || s.talk.again || s.talk.hungUp && err == nil
 	on := !over && more && (err == nil || err == errFull)
 	s.talk.again = false
 	s.talk.reading = on
@@ -207,6 +207,9 @@ func (s *Stream) leaveLocked() bool {
 	s.state = idle
 	if !s.talk.shut {
 		s.talk.shut = true
+		if s.records != nil {
+			s.records.end()
+		}
 		shutdown(int(s.fd))
 		s.engine.later(&s.engine.lingers, s, linger)
 	}

@@ -56,7 +56,7 @@ func (v *visitor) expect(t *testing.T, want []byte) {
 // What a client sends is received in order, whole, also what comes with the request, in
 // pieces of any size, and while nobody reads what comes back.
 func TestWhatAClientSends(t *testing.T) {
-	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+	allPaths(t, Config{}, func(t *testing.T, h *house) {
 		is := is.New(t)
 		v, g := h.upgrade(t, "a", "early")
 		v.expect(t, []byte("early"))
@@ -67,7 +67,7 @@ func TestWhatAClientSends(t *testing.T) {
 			go func() {
 				var err error
 				for piece := range slices.Chunk(data, 30_001) {
-					_, err = v.TCPConn.Write(piece)
+					_, err = v.peer.Write(piece)
 				}
 				sent <- err
 			}()
@@ -104,7 +104,7 @@ func (s stuck) Received(p []byte) {
 // Who sends more than is taken waits; the socket of a stream that ends meanwhile is closed
 // once by who reads.
 func TestWhoSendsWaits(t *testing.T) {
-	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+	allPaths(t, Config{}, func(t *testing.T, h *house) {
 		is := is.New(t)
 		v, g := h.upgrade(t, "a", "")
 		var mu sync.Mutex
@@ -113,11 +113,11 @@ func TestWhoSendsWaits(t *testing.T) {
 		g.talk.input = stuck{&mu, &got}
 		g.Stream.mu.Unlock()
 		mu.Lock()
-		is.NoErr(v.SetWriteBuffer(4 << 10))
+		is.NoErr(v.tcp.SetWriteBuffer(4 << 10))
 		written := 0
 		for {
 			v.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
-			n, err := v.TCPConn.Write(make([]byte, 64<<10))
+			n, err := v.peer.Write(make([]byte, 64<<10))
 			written += n
 			if err != nil {
 				break // it waits
@@ -141,7 +141,7 @@ func TestWhoSendsWaits(t *testing.T) {
 // A client that answers heartbeats stays, however much it is written to; one that does not is
 // gone, though its system takes all that comes.
 func TestWhoAnswersNoHeartbeat(t *testing.T) {
-	bothPaths(t, Config{Heartbeat: 100 * time.Millisecond}, func(t *testing.T, h *house) {
+	allPaths(t, Config{Heartbeat: 100 * time.Millisecond}, func(t *testing.T, h *house) {
 		is := is.New(t)
 		answers, _ := h.upgrade(t, "answers", "")
 		answered := make(chan error, 1)
@@ -150,7 +150,7 @@ func TestWhoAnswersNoHeartbeat(t *testing.T) {
 			var err error
 			for n := 0; n < 20 && err == nil; n++ {
 				if _, err = io.ReadFull(answers, one[:]); err == nil && one[0] == ':' {
-					_, err = io.WriteString(answers.TCPConn, "!")
+					_, err = io.WriteString(answers.peer, "!")
 				}
 			}
 			answered <- err
@@ -176,14 +176,14 @@ func TestWhoAnswersNoHeartbeat(t *testing.T) {
 // A client that leaves, or resets, is noticed; who is sent last words and does not end is
 // ended.
 func TestSocketsEnd(t *testing.T) {
-	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+	allPaths(t, Config{}, func(t *testing.T, h *house) {
 		is := is.New(t)
 		v, g := h.upgrade(t, "leaves", "")
-		v.TCPConn.Close()
+		v.peer.Close()
 		is.Equal(g.wait(t), ErrGone)
 		v, g = h.upgrade(t, "resets", "")
-		v.SetLinger(0)
-		v.TCPConn.Close()
+		v.tcp.SetLinger(0)
+		v.peer.Close()
 		is.Equal(g.wait(t), ErrGone)
 		v, g = h.upgrade(t, "stays", "")
 		g.Close(testLast)
@@ -239,14 +239,14 @@ func (h *house) unanswered(g *guest) uint8 {
 
 // A hub that stood still does not take that for its clients' silence.
 func TestAHubThatStoodStill(t *testing.T) {
-	bothPaths(t, Config{Heartbeat: time.Hour}, func(t *testing.T, h *house) {
+	allPaths(t, Config{Heartbeat: time.Hour}, func(t *testing.T, h *house) {
 		is := is.New(t)
 		v, g := h.upgrade(t, "a", "")
 		for _, at := range []time.Duration{1, 10} {
 			h.beatAt(t, g, at*time.Hour)
 			v.expect(t, testWords.Beat.data)
 		}
-		_, err := io.WriteString(v.TCPConn, "!")
+		_, err := io.WriteString(v.peer, "!")
 		is.NoErr(err)
 		v.expect(t, []byte("!"))
 		is.Equal(h.unanswered(g), uint8(0))
@@ -262,18 +262,18 @@ func TestAHubThatStoodStill(t *testing.T) {
 
 // A client whose command takes long is not taken as vanished: its answers are not read yet.
 func TestWhoWaitsForACommand(t *testing.T) {
-	bothPaths(t, Config{Heartbeat: time.Hour}, func(t *testing.T, h *house) {
+	allPaths(t, Config{Heartbeat: time.Hour}, func(t *testing.T, h *house) {
 		is := is.New(t)
 		input := newHeld()
 		v, g := h.upgradeTo(t, "a", input)
-		_, err := io.WriteString(v.TCPConn, "command")
+		_, err := io.WriteString(v.peer, "command")
 		is.NoErr(err)
 		is.Equal(<-input.came, "command")
 		for n := range 2 * missed {
 			h.beatAt(t, g, time.Duration(1+n)*time.Hour)
 			v.expect(t, testWords.Beat.data)
 		}
-		_, err = io.WriteString(v.TCPConn, "answer")
+		_, err = io.WriteString(v.peer, "answer")
 		is.NoErr(err)
 		close(input.goOn)
 		is.Equal(<-input.came, "answer")
@@ -284,16 +284,16 @@ func TestWhoWaitsForACommand(t *testing.T) {
 
 // What a client sends last, and that it leaves, are noticed together.
 func TestLastWordsOfAClient(t *testing.T) {
-	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+	allPaths(t, Config{}, func(t *testing.T, h *house) {
 		is := is.New(t)
 		input := newHeld()
 		v, g := h.upgradeTo(t, "a", input)
-		_, err := io.WriteString(v.TCPConn, "first")
+		_, err := io.WriteString(v.peer, "first")
 		is.NoErr(err)
 		is.Equal(<-input.came, "first")
-		_, err = io.WriteString(v.TCPConn, "last")
+		_, err = io.WriteString(v.peer, "last")
 		is.NoErr(err)
-		v.TCPConn.Close()
+		v.peer.Close()
 		eventually(t, "the end to have come", func() bool {
 			g.Stream.mu.Lock()
 			defer g.Stream.mu.Unlock()

@@ -253,7 +253,7 @@ func TestWhoReadsMayBeBehind(t *testing.T) {
 
 // Who does not read is cut though nothing more is sent to it.
 func TestWhoStallsIsCutInTime(t *testing.T) {
-	bothPaths(t, Config{Buffer: 64 << 10}, func(t *testing.T, h *house) {
+	allPaths(t, Config{Buffer: 64 << 10}, func(t *testing.T, h *house) {
 		_, g := h.open(t, "a")
 		f := eventFrame(strings.Repeat("x", 10_000))
 		eventually(t, "the cut", func() bool {

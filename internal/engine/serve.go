@@ -10,9 +10,9 @@ import (
 const writeTimeout = 15 * time.Second
 
 // Serve writes s as the answer to r, a GET whose header w has, until the client leaves, the stream
-// is closed or a write fails; then s's owner is told. Plain HTTP/1 over TCP on
+// is closed or a write fails; then s's owner is told. HTTP/1 over TCP on
 // Linux takes the socket from net/http and Serve returns at once, where
-// [ConnContext] is in use; TLS, HTTP/2 and the rest are served until it returns.
+// [ConnContext] and, with TLS, [Secure] are in use; HTTP/2 and the rest are served until it returns.
 func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
 	if !e.enter(s) {
 		s.owner.Gone(ErrGone)
@@ -23,7 +23,8 @@ func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
 	}
 	if early, taken := e.take(w, r, s); taken {
 		s.mu.Lock()
-		s.received = uint32(len(early)) // a pipelined request: nobody will answer it
+		s.received = uint32(len(early))       // a pipelined request: nobody will answer it
+		s.input = s.input || s.records != nil // a session may have read on
 		s.chunked = r.ProtoAtLeast(1, 1)
 		head := head(r, w.Header())
 		first := &Frame{data: head, chunk: head}

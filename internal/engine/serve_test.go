@@ -5,10 +5,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -25,6 +27,7 @@ import (
 
 	"realtimehub/internal/sse"
 	"realtimehub/internal/sse/ssetest"
+	"realtimehub/internal/testkit"
 )
 
 const patience = 20 * time.Second
@@ -32,7 +35,8 @@ const patience = 20 * time.Second
 // house is an engine behind a real server, and the streams it has served.
 type house struct {
 	*Engine
-	addr string
+	addr        string
+	certificate *tls.Certificate // nil: clear text
 
 	stop func() // ends the server
 
@@ -62,11 +66,11 @@ func shortWords() *Words {
 	return &Words{NewFrame([]byte("B"), true), NewFrame([]byte("S"), false), func() *Frame { return NewFrame([]byte("CUT"), false) }}
 }
 
-// bothPaths runs a test with sockets taken from net/http, where that can be
-// done, and without; at its end nothing is left of either.
-func bothPaths(t *testing.T, cfg Config, test func(t *testing.T, h *house)) {
-	for _, path := range []string{"taken", "plain"} {
-		if path == "taken" && runtime.GOOS != "linux" {
+// allPaths runs a test with sockets taken from net/http, where that can be done, in clear text and
+// over TLS, and without; at its end nothing is left of any.
+func allPaths(t *testing.T, cfg Config, test func(t *testing.T, h *house)) {
+	for _, path := range []string{"taken", "TLS", "plain"} {
+		if path != "plain" && runtime.GOOS != "linux" {
 			continue
 		}
 		t.Run(path, func(t *testing.T) {
@@ -76,7 +80,11 @@ func bothPaths(t *testing.T, cfg Config, test func(t *testing.T, h *house)) {
 			goroutines, descriptors := runtime.NumGoroutine(), countDescriptors()
 			cfg := cfg
 			cfg.Plain = path == "plain"
-			h := openHouse(t, cfg)
+			var certificate *tls.Certificate
+			if path == "TLS" {
+				certificate = newCertificate(t)
+			}
+			h := openHouseWith(t, cfg, certificate)
 			defer h.stop()
 			test(t, h)
 			h.leave()
@@ -92,14 +100,33 @@ func bothPaths(t *testing.T, cfg Config, test func(t *testing.T, h *house)) {
 	}
 }
 
-func openHouse(t *testing.T, cfg Config) *house {
+func openHouse(t *testing.T, cfg Config) *house { return openHouseWith(t, cfg, nil) }
+
+func newCertificate(t *testing.T) *tls.Certificate {
+	t.Helper()
+	cert, key, err := testkit.WriteCertificate(t.TempDir(), "engine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &pair
+}
+
+// openHouseWith speaks TLS, and HTTP/1.1 on it, where there is a certificate.
+func openHouseWith(t *testing.T, cfg Config, certificate *tls.Certificate) *house {
 	t.Helper()
 	listener, err := Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{Engine: NewEngine(cfg), addr: listener.Addr().String(), streams: map[string]*guest{}}
-	server := &http.Server{Handler: h, ConnContext: ConnContext}
+	h := &house{Engine: NewEngine(cfg), addr: listener.Addr().String(), certificate: certificate, streams: map[string]*guest{}}
+	server := &http.Server{Handler: h, ConnContext: ConnContext, ErrorLog: log.New(io.Discard, "", 0)}
+	if certificate != nil {
+		listener = tls.NewListener(Secure(listener), &tls.Config{Certificates: []tls.Certificate{*certificate}})
+	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -209,9 +236,16 @@ func (g *guest) wait(t *testing.T) error {
 	}
 }
 
-// visitor is a client on a bare socket.
+// peer is a client's end of a connection, also over TLS.
+type peer interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// visitor is a client on a bare socket, or over TLS.
 type visitor struct {
-	*net.TCPConn
+	tcp *net.TCPConn
+	peer
 	*bufio.Reader
 }
 
@@ -220,17 +254,26 @@ func (v *visitor) Read(p []byte) (int, error) { return v.Reader.Read(p) }
 // visit sends a request as it stands, "NAME" in it replaced.
 func (h *house) visit(t *testing.T, name, request string) *visitor {
 	t.Helper()
-	conn, err := net.Dial("tcp", h.addr)
+	tcp, err := net.Dial("tcp", h.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
+	conn := h.speak(tcp)
 	h.mu.Lock()
 	h.visitors = append(h.visitors, conn)
 	h.mu.Unlock()
 	if _, err := io.WriteString(conn, strings.ReplaceAll(request, "NAME", name)); err != nil {
 		t.Fatal(err)
 	}
-	return &visitor{conn.(*net.TCPConn), bufio.NewReader(patient{conn})}
+	return &visitor{tcp.(*net.TCPConn), conn, bufio.NewReader(patient{conn})}
+}
+
+// speak is a client's end as the house wants to be spoken to.
+func (h *house) speak(tcp net.Conn) peer {
+	if h.certificate == nil {
+		return tcp.(*net.TCPConn)
+	}
+	return tls.Client(tcp, &tls.Config{InsecureSkipVerify: true})
 }
 
 // patient gives each read its own time: a slow machine fails no test, a stream
@@ -346,7 +389,7 @@ func (v *visitor) rest(t *testing.T) string {
 
 // What the web platform's tests send arrives as it was sent, over a real socket.
 func TestVectorsOverASocket(t *testing.T) {
-	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+	allPaths(t, Config{}, func(t *testing.T, h *house) {
 		for i, vector := range ssetest.Vectors {
 			is := is.New(t)
 			name := fmt.Sprint(i)
@@ -367,13 +410,13 @@ func TestVectorsOverASocket(t *testing.T) {
 // order of publishing: each frame holds the hash of the one before.
 func TestOrderIsAHashChain(t *testing.T) {
 	const clients, publishers, each = 24, 8, 60
-	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+	allPaths(t, Config{}, func(t *testing.T, h *house) {
 		var streams []*Stream
 		var visitors []*visitor
 		for i := range clients {
 			v, g := h.open(t, fmt.Sprint(i))
 			if i%3 == 0 {
-				v.SetReadBuffer(128 << 10) // below two segments of loopback, TCP waits for its timers instead
+				v.tcp.SetReadBuffer(128 << 10) // below two segments of loopback, TCP waits for its timers instead
 			}
 			streams, visitors = append(streams, g.Stream), append(visitors, v)
 		}
@@ -460,7 +503,7 @@ func fill(t *testing.T, s *Stream, f *Frame) (sent int) {
 // A stream that is closed while its socket is full still ends in order: whole
 // frames, the last words, the end of the stream.
 func TestCloseWhileWriting(t *testing.T) {
-	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+	allPaths(t, Config{}, func(t *testing.T, h *house) {
 		is := is.New(t)
 		v, g := h.open(t, "a")
 		data := strings.Repeat("x", 30_000)
@@ -479,7 +522,7 @@ func TestCloseWhileWriting(t *testing.T) {
 
 // A client that closes its half is taken as leaving: its stream ends, cleanly.
 func TestHalfClose(t *testing.T) {
-	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+	allPaths(t, Config{}, func(t *testing.T, h *house) {
 		is := is.New(t)
 		v, g := h.open(t, "a")
 		is.NoErr(v.CloseWrite())
@@ -496,21 +539,21 @@ func TestHalfClose(t *testing.T) {
 // A client that leaves is noticed without anything being sent, also one that
 // sent a stray byte before; one that keeps sending is cut.
 func TestInputIsNoticed(t *testing.T) {
-	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+	allPaths(t, Config{}, func(t *testing.T, h *house) {
 		is := is.New(t)
 		v, g := h.open(t, "leaves")
-		v.TCPConn.Close()
+		v.peer.Close()
 		is.Equal(g.wait(t), ErrGone)
 		if h.cfg.Plain {
 			return // net/http itself stops listening after a stray byte: the next write finds out
 		}
 		v, g = h.open(t, "stray")
-		io.WriteString(v.TCPConn, "x")
-		v.TCPConn.Close()
+		io.WriteString(v.peer, "x")
+		v.peer.Close()
 		is.Equal(g.wait(t), ErrGone)
 
 		v, g = h.open(t, "noisy")
-		written, _ := v.TCPConn.Write(make([]byte, maxInput+1))
+		written, _ := v.peer.Write(make([]byte, maxInput+1))
 		is.Equal(written, maxInput+1)
 		is.Equal(g.wait(t), ErrNoisy)
 	})
@@ -519,7 +562,7 @@ func TestInputIsNoticed(t *testing.T) {
 // A request behind the first is not answered, a body is not in the way, HTTP/1.0
 // is served as such, and HEAD is net/http's own.
 func TestRequestsOfEveryShape(t *testing.T) {
-	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+	allPaths(t, Config{}, func(t *testing.T, h *house) {
 		for name, request := range map[string]string{
 			"pipelined": get + get,
 			"length":    "GET /?name=NAME HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
@@ -588,7 +631,7 @@ func TestOverTLS(t *testing.T) {
 // last words, and none is forgotten.
 func TestConnectWhileClosing(t *testing.T) {
 	const clients = 60
-	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+	allPaths(t, Config{}, func(t *testing.T, h *house) {
 		var wg sync.WaitGroup
 		ends := make(chan string, clients)
 		for i := range clients {
@@ -617,10 +660,9 @@ func TestConnectWhileClosing(t *testing.T) {
 				t.Errorf("%s: %v", name, why)
 			}
 		}
-		res, err := http.Get("http://" + h.addr + "/?name=late") // the engine has stopped
-		if err == nil {
-			res.Body.Close()
-			t.Errorf("answered %s", res.Status)
+		late := h.visit(t, "late", get) // the engine has stopped
+		if status, _, err := late.readHead(); err == nil {
+			t.Errorf("answered %s", status)
 		}
 	})
 }
@@ -628,7 +670,7 @@ func TestConnectWhileClosing(t *testing.T) {
 // A client that does not read is cut once it is owed too much, and no other is;
 // what it had begun to read is finished first when it reads again at once.
 func TestSlowIsCut(t *testing.T) {
-	bothPaths(t, Config{Buffer: 64 << 10}, func(t *testing.T, h *house) {
+	allPaths(t, Config{Buffer: 64 << 10}, func(t *testing.T, h *house) {
 		is := is.New(t)
 		slow, g := h.open(t, "slow")
 		healthy, fine := h.open(t, "healthy")
@@ -656,9 +698,9 @@ func TestSlowIsCut(t *testing.T) {
 
 // A client that never reads again does not hold its stream for ever.
 func TestLastWordsDoNotWaitForEver(t *testing.T) {
-	bothPaths(t, Config{Buffer: 64 << 10}, func(t *testing.T, h *house) {
+	allPaths(t, Config{Buffer: 64 << 10}, func(t *testing.T, h *house) {
 		v, g := h.open(t, "a")
-		v.SetReadBuffer(4 << 10) // and the kernel makes it no larger
+		v.tcp.SetReadBuffer(4 << 10) // and the kernel makes it no larger
 		fill(t, g.Stream, eventFrame(strings.Repeat("x", 10_000)))
 		g.Stream.Close(testLast)
 		if h.cfg.Plain {
@@ -672,7 +714,7 @@ func TestLastWordsDoNotWaitForEver(t *testing.T) {
 
 // A silent stream gets comments.
 func TestHeartbeat(t *testing.T) {
-	bothPaths(t, Config{Heartbeat: 100 * time.Millisecond}, func(t *testing.T, h *house) {
+	allPaths(t, Config{Heartbeat: 100 * time.Millisecond}, func(t *testing.T, h *house) {
 		v, _ := h.open(t, "a")
 		comments := make([]byte, 9)
 		if _, err := io.ReadFull(v, comments); err != nil || string(comments) != ":\n\n:\n\n:\n\n" {
@@ -683,7 +725,7 @@ func TestHeartbeat(t *testing.T) {
 
 // One that is silenced gets none, while another has several.
 func TestSilence(t *testing.T) {
-	bothPaths(t, Config{Heartbeat: 50 * time.Millisecond}, func(t *testing.T, h *house) {
+	allPaths(t, Config{Heartbeat: 50 * time.Millisecond}, func(t *testing.T, h *house) {
 		silenced, g := h.open(t, "silenced")
 		other, _ := h.open(t, "b")
 		if _, err := io.ReadFull(other, make([]byte, 5*len(":\n\n"))); err != nil {
@@ -702,7 +744,7 @@ func TestSilence(t *testing.T) {
 // cut, and no other.
 func TestBudget(t *testing.T) {
 	const budget, stalled, healthy, rounds, size = 8 << 20, 20, 5, 40, 64 << 10
-	bothPaths(t, Config{Budget: budget}, func(t *testing.T, h *house) {
+	allPaths(t, Config{Budget: budget}, func(t *testing.T, h *house) {
 		var stalls, fine []*guest
 		var readers []*visitor
 		for i := range stalled {

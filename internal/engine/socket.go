@@ -28,24 +28,45 @@ type connKey struct{}
 // ConnContext is for [http.Server].ConnContext: it lets [Engine.Serve] take the
 // socket of a request, where that can be done.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
-	secure, isTLS := c.(*tls.Conn)
-	if isTLS {
-		c = secure.NetConn()
+	var from source
+	from.session, _ = c.(*tls.Conn)
+	if from.session != nil {
+		c = from.session.NetConn()
+		from.carrier, _ = c.(*carrier)
 	}
-	if around, ok := c.(interface{ NetConn() net.Conn }); ok { // of a proxy, which said for whom it is
+	for { // of a proxy, which said for whom it is
+		around, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
 		c = around.NetConn()
 	}
-	tcp, ok := c.(*net.TCPConn)
-	switch {
-	case !ok:
-	case isTLS: // its socket is not taken, which would do it
-		if raw, err := tcp.SyscallConn(); err == nil {
+	var ok bool
+	if from.tcp, ok = c.(*net.TCPConn); !ok {
+		return ctx
+	}
+	if from.session != nil { // it may not be taken, which would do it
+		if raw, err := from.tcp.SyscallConn(); err == nil {
 			raw.Control(spreadProbes)
 		}
-	default:
-		return context.WithValue(ctx, connKey{}, tcp)
 	}
-	return ctx
+	return context.WithValue(ctx, connKey{}, &from)
+}
+
+// source is a connection whose socket may be taken.
+type source struct {
+	tcp     *net.TCPConn
+	session *tls.Conn // nil: clear text
+	carrier *carrier  // of the session; nil: it keeps its socket
+}
+
+// sourceOf is a request's connection; nil: its socket cannot be taken.
+func sourceOf(r *http.Request) *source {
+	from, ok := r.Context().Value(connKey{}).(*source)
+	if !ok || (r.TLS != nil) != (from.session != nil) || from.session != nil && from.carrier == nil {
+		return nil
+	}
+	return from
 }
 
 // buffers are for who publishes and writes inline.
@@ -54,8 +75,7 @@ var buffers = sync.Pool{New: func() any { return new([chunk]byte) }}
 // Takes says whether [Engine.Serve] takes a request's socket, unless that fails. Else it
 // keeps the handler, and net/http the request, as long as the stream is open.
 func (e *Engine) Takes(r *http.Request) bool {
-	_, ok := r.Context().Value(connKey{}).(*net.TCPConn)
-	return ok && canTake && !e.cfg.Plain && r.Method == http.MethodGet && r.ProtoMajor == 1 && r.TLS == nil && r.Body == http.NoBody
+	return canTake && !e.cfg.Plain && r.Method == http.MethodGet && r.ProtoMajor == 1 && r.Body == http.NoBody && sourceOf(r) != nil
 }
 
 // take takes the request's socket away from net/http, whose goroutines, buffers
@@ -65,7 +85,8 @@ func (e *Engine) take(w http.ResponseWriter, r *http.Request, s *Stream) (early 
 	if !e.Takes(r) {
 		return nil, false
 	}
-	fd, ok := dup(r.Context().Value(connKey{}).(*net.TCPConn))
+	from := sourceOf(r)
+	fd, ok := dup(from.tcp)
 	if !ok {
 		return nil, false
 	}
@@ -74,6 +95,9 @@ func (e *Engine) take(w http.ResponseWriter, r *http.Request, s *Stream) (early 
 		spreadProbes(uintptr(fd))
 		if hijacked, rw, err := http.NewResponseController(w).Hijack(); err == nil {
 			early = bufferedIn(rw.Reader)
+			if from.session != nil {
+				hijacked = s.carry(from)
+			}
 			hijacked.Close()
 			return early, true
 		}
@@ -173,10 +197,11 @@ func (s *Stream) writeAll(room func() []byte) error {
 		s.state = writing
 		s.mu.Unlock()
 
-		n, err := send(int(s.fd), data)
+		n, err := s.send(data)
 
 		s.mu.Lock()
 		w := s.advanceLocked(n)
+		s.keepSealedLocked()
 		if err == nil && n == len(data) {
 			s.mu.Unlock()
 			s.tally().count(w)
@@ -225,7 +250,7 @@ func (s *Stream) lost(err error) error {
 // discard reads what came in, which would turn our close into a reset.
 func (s *Stream) discard() error {
 	for {
-		n, err := discard(int(s.fd))
+		n, err := s.discardSome()
 		if err == errFull {
 			return nil
 		}

@@ -20,7 +20,7 @@ func published(data string, n int, ago time.Duration) *Frame {
 // What is written is counted once, event by event; what is no event, and what was
 // never timed, does not count as such.
 func TestStatsOfWrites(t *testing.T) {
-	bothPaths(t, Config{Heartbeat: 100 * time.Millisecond}, func(t *testing.T, h *house) {
+	allPaths(t, Config{Heartbeat: 100 * time.Millisecond}, func(t *testing.T, h *house) {
 		is := is.New(t)
 		a, first := h.open(t, "a")
 		b, second := h.open(t, "b")

@@ -31,6 +31,7 @@ type Stream struct {
 	place      uint32        // in the engine's table
 	generation uint32        // of that place
 	talk       *talk         // nil: its client sends nothing
+	records    *records      // nil: clear text, or not taken
 
 	mu    sync.Mutex
 	state state // guarded by mu, as is all that follows
@@ -182,6 +183,9 @@ func (s *Stream) signal() {
 
 // end is the last a stream hears of its holder.
 func (s *Stream) end(why error) {
+	if s.records != nil {
+		s.records.end()
+	}
 	s.mu.Lock()
 	s.state, s.closed = ended, true
 	s.forgiveLocked(s.pending...)

@@ -202,7 +202,7 @@ func TestManyWhoSendAtOnce(t *testing.T) {
 	before := int64(runtime.NumGoroutine())
 	h.Engine.mu.Lock() // the poller finds no stream meanwhile
 	for _, v := range all {
-		if _, err := v.TCPConn.Write([]byte("!")); err != nil {
+		if _, err := v.peer.Write([]byte("!")); err != nil {
 			t.Error(err)
 		}
 	}

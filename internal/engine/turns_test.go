@@ -36,14 +36,14 @@ func (c turns) Received(p []byte) {
 
 // Whoever sends without end lets others run between what is read at once.
 func TestWhoSendsWithoutEndTakesTurns(t *testing.T) {
-	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+	allPaths(t, Config{}, func(t *testing.T, h *house) {
 		is := is.New(t)
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 		var others, read, same, pieces atomic.Int64
 		last := int64(-1)
 		input := turns{&others, make(chan struct{}), &read, &last, &same, &pieces}
 		v, _ := h.upgradeTo(t, "a", input)
-		_, err := v.TCPConn.Write(make([]byte, 64<<10))
+		_, err := v.peer.Write(make([]byte, 64<<10))
 		is.NoErr(err)
 		over := make(chan struct{})
 		var spun sync.WaitGroup

@@ -50,7 +50,7 @@ func run(args []string) error {
 		flags.PrintDefaults()
 	}
 	streams := flags.Int("streams", 10000, "how many `streams` to open")
-	picked := flags.String("rows", "", "which `rows` to measure, instead of all: "+namesOf(slices.Concat(rows, doorRows()))+", with -nats "+namesOf(natsRows())+", with -data "+namesOf(folderRows()))
+	picked := flags.String("rows", "", "which `rows` to measure, instead of all: "+namesOf(slices.Concat(rows, doorRows(), secureRows()))+", with -nats "+namesOf(natsRows())+", with -data "+namesOf(folderRows()))
 	onNATS := flags.Bool("nats", false, "measure hubs that share their history over NATS too: rows beside the hub in memory, from a nats-server that is built as well")
 	inFolder := flags.Bool("data", false, "measure a hub that keeps all in a folder instead, beside one in memory")
 	binary := flags.String("binary", "", "the hub's `program`, instead of building it")
@@ -68,7 +68,7 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	all := slices.Concat(rows, doorRows())
+	all := slices.Concat(rows, doorRows(), secureRows())
 	switch {
 	case *onNATS && *inFolder:
 		return errors.New("-nats and -data exclude each other")

@@ -277,6 +277,58 @@ func (n *nursery) nchan() (*server, error) {
 	})
 }
 
+// nginxProxy is what docs/recipes.md has of nginx, and no more.
+const nginxProxy = `%s
+daemon off;
+pid %[2]s/proxy.pid;
+worker_processes 1;
+worker_rlimit_nofile 40000;
+error_log stderr error;
+events { worker_connections 32768; }
+http {
+	access_log off;
+	client_body_temp_path %[2]s/body;
+	proxy_temp_path %[2]s/proxy;
+	fastcgi_temp_path %[2]s/fastcgi;
+	uwsgi_temp_path %[2]s/uwsgi;
+	scgi_temp_path %[2]s/scgi;
+	server {
+		listen %[3]s ssl http2;
+		ssl_certificate %[4]s;
+		ssl_certificate_key %[5]s;
+		location / {
+			proxy_http_version 1.1;
+			proxy_set_header Connection "";
+			proxy_set_header Host $http_host;
+			proxy_pass http://%[6]s;
+			proxy_buffering off;
+			proxy_read_timeout 45s;
+		}
+	}
+}
+`
+
+func hasNginx() bool {
+	_, err := os.Stat(nginxPath)
+	return err == nil
+}
+
+// nginx starts a proxy with TLS and HTTP/2 before a hub.
+func (n *nursery) nginx(hub, cert, key string) (*server, error) {
+	return n.start("proxy", func(addr string) (*exec.Cmd, error) {
+		user := ""
+		if os.Getuid() == 0 {
+			user = "user root;"
+		}
+		path := filepath.Join(n.dir, "proxy.conf")
+		config := fmt.Sprintf(nginxProxy, user, n.dir, addr, cert, key, hub)
+		if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+			return nil, err
+		}
+		return exec.Command(nginxPath, "-p", n.dir, "-e", "stderr", "-c", path), nil
+	})
+}
+
 // running is a hub that somebody else started.
 func running(base string) (*server, error) {
 	at, err := url.Parse(base)

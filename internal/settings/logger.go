@@ -13,3 +13,13 @@ func NewLogger(cfg Config, w io.Writer) *slog.Logger {
 	}
 	return slog.New(slog.NewTextHandler(w, options))
 }
+
+// Warn logs which variables are no settings, and which settings do not fit.
+func (c *Config) Warn(environ []string, logger *slog.Logger) {
+	for _, name := range Unknown(environ) {
+		logger.Warn("an unknown setting is ignored: realtimehub -help lists all settings", "variable", name)
+	}
+	for _, why := range c.Misfits(environ) {
+		logger.Warn("settings do not fit together", "why", why)
+	}
+}

@@ -1,7 +1,8 @@
 // Package testkit is what tests of any package need and the standard library lacks: it knows
 // nothing of the hub. [Eventually] waits for a state, [Buffer] is a log to be read meanwhile,
 // [ByItself] and [LiveHeap] weigh memory, [WaitsIn] and [InTime] tell of locks, [Main] finds
-// goroutines that are left behind, [MostlyWaits] lets more tests wait at once.
+// goroutines that are left behind, [MostlyWaits] lets more tests wait at once,
+// [WriteCertificate] makes a certificate for localhost.
 package testkit
 
 import (

@@ -60,10 +60,8 @@ func TestClusterCalls(t *testing.T) {
 		is.Equal(status, http.StatusNotFound)
 	}
 	gone := strings.ToUpper(client.ConnectionID[:28]) + "00000000" // of a hub that is not there
-	start := time.Now()
 	status, _ = a.Post(t, "/v1/connections/"+gone+"/touch", "")
-	is.Equal(status, http.StatusNotFound)
-	is.True(time.Since(start) < time.Second) // at once
+	is.Equal(status, http.StatusNotFound) // at once: asked, it would not have answered, and that is 503
 }
 
 // What a member is holds on all hubs before it is answered.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -185,12 +186,17 @@ func (k *Keeper) hearEnded(msg *nats.Msg) {
 	if w.Left > 0 {
 		a.Until = time.Now().Add(time.Duration(w.Left) * time.Millisecond)
 	}
-	k.returns.Ended(a)
+	for _, a := range k.returns.Ended(a) {
+		k.Acknowledge(a)
+	}
 }
 
 // Resumed implements duty.Keeper.
 func (k *Keeper) Resumed(back duty.Acknowledgement, others []duty.Acknowledgement) {
-	if a, ok := k.returns.Of(back, others); ok {
+	for _, a := range k.returns.Of(back, others) {
 		k.Acknowledge(a)
+	}
+	if back.Connection != uuid.Nil && !k.cfg.Alone && k.inUse() {
+		k.returns.Ahead(back)
 	}
 }

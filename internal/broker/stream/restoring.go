@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -63,37 +64,41 @@ func BeginRestoring(ctx context.Context, nc *nats.Conn, prefix string) (end func
 	}, nil
 }
 
-// markTime is how long is waited to hear of a restore: who is refused hears nothing.
+// markTime is how long is waited to hear of a restore.
 const markTime = 500 * time.Millisecond
 
-// restoring says why no stream may be made now: a backup is being restored, or was in part.
+// restoring says why no stream may be made now: a backup is being restored, or was in part, or
+// that is not known.
 func (s *Stream) restoring(ctx context.Context) error {
 	prefix := s.Name[:strings.LastIndexByte(s.Name, '_')]
-	if !s.exists(ctx, prefix+restoringSuffix) {
-		return nil
+	if marked, err := s.exists(ctx, prefix+restoringSuffix); err != nil || !marked {
+		return err
 	}
 	once, cancel := context.WithTimeout(ctx, markTime)
 	defer cancel()
 	if _, err := s.Ask(once, NewMessage(prefix+restorerSuffix, nil)); !errors.Is(err, nats.ErrNoResponders) {
 		return errRestoring
 	}
-	if s.exists(ctx, prefix+"_journal") {
-		return nil
+	if finished, err := s.exists(ctx, prefix+"_journal"); err != nil || finished {
+		return err
 	}
 	return errCutOff
 }
 
-// exists says whether a stream is known to be there.
-func (s *Stream) exists(ctx context.Context, name string) bool {
+// exists says whether a stream is there. It is not for who may not ask, and hears nothing.
+func (s *Stream) exists(ctx context.Context, name string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, markTime)
 	defer cancel()
 	msg, err := s.Ask(ctx, NewMessage("$JS.API.STREAM.INFO."+name, nil))
 	if err != nil {
-		return false
+		if errors.Is(s.nc.LastError(), nats.ErrPermissionViolation) {
+			return false, nil
+		}
+		return false, fmt.Errorf("it cannot be told whether a backup is being restored: %w", err)
 	}
 	var info struct {
 		Created time.Time `json:"created"`
 	}
 	json.Unmarshal(msg.Data, &info)
-	return !info.Created.IsZero()
+	return !info.Created.IsZero(), nil
 }

@@ -144,9 +144,9 @@ func (d *Door) subscription(r *http.Request, query url.Values, pass Pass, who *a
 }
 
 // session is a client's connection, wherever it is.
-func (d *Door) session(ctx context.Context, pass Pass) (c *delivery.Connection, err error) {
+func (d *Door) session(r *http.Request, pass Pass, who *access.Caller) (c *delivery.Connection, err error) {
 	if c = d.doors.Streams.ByID(d.doors.Streams.Marked(pass.Session)); c == nil {
-		c, err = d.elsewhere(ctx, pass)
+		c, err = d.elsewhere(r, pass, who)
 	}
 	switch {
 	case err != nil:
@@ -157,14 +157,17 @@ func (d *Door) session(ctx context.Context, pass Pass) (c *delivery.Connection, 
 	return c, nil
 }
 
-// elsewhere is a session that another hub holds, nil if none does.
-func (d *Door) elsewhere(ctx context.Context, pass Pass) (c *delivery.Connection, err error) {
+// elsewhere is a session that another hub holds, nil if none does. To ask all counts as a call.
+func (d *Door) elsewhere(r *http.Request, pass Pass, who *access.Caller) (c *delivery.Connection, err error) {
 	if id, ok := d.opened.of(pass.Session); ok {
-		if c, err = d.cluster.Find(ctx, id.String()); c != nil || err != nil {
+		if c, err = d.cluster.Find(r.Context(), id.String()); c != nil || err != nil {
 			return c, err
 		}
 	}
-	if c, err = d.cluster.FindMarked(ctx, pass.Session); c != nil {
+	if err := d.verbs.Allow(who.Holder(r)); err != nil {
+		return nil, err
+	}
+	if c, err = d.cluster.FindMarked(r.Context(), pass.Session); c != nil {
 		d.opened.add(pass.Session, c.ID)
 	}
 	return c, err

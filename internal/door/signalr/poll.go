@@ -40,7 +40,10 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pa
 		return errEnded
 	}
 	if !known {
-		var err error
+		err := d.verbs.Allow(who.Holder(r))
+		if err != nil {
+			return err
+		}
 		if id, err = d.cluster.FindPolled(r.Context(), pass.Session, pass.who()); err != nil && !isNew {
 			return err
 		}
@@ -97,6 +100,7 @@ func (d *Door) beginPolls(r *http.Request, sub delivery.Subscription) error {
 	if err := d.doors.Quotas.Keep(who, pollBytes, true); err != nil {
 		return err
 	}
+	sub.Session = 0 // each poll has a connection of net/http's
 	c, stream, _, err := d.doors.Open(r, sub, false)
 	if err != nil {
 		d.doors.Quotas.Drop(who, pollBytes)
@@ -142,7 +146,7 @@ func (d *Door) End(w http.ResponseWriter, r *http.Request, who *access.Caller) e
 	if err != nil {
 		return err
 	}
-	c, err := d.session(r.Context(), pass)
+	c, err := d.session(r, pass, who)
 	switch {
 	case err != nil:
 		return err

@@ -25,7 +25,7 @@ func (d *Door) Send(w http.ResponseWriter, r *http.Request, who *access.Caller) 
 	}
 	calls, err := invocations(body)
 	if err == nil && len(calls) > 0 {
-		err = d.invoke(r, pass, calls)
+		err = d.invoke(r, pass, who, calls)
 	}
 	if err != nil {
 		return err
@@ -70,8 +70,8 @@ func inRecord(n int, err error) error {
 const mostAnswers = 32 << 10
 
 // invoke does what a client asks, one after the other, and has the answers sent on its stream.
-func (d *Door) invoke(r *http.Request, pass Pass, calls []Message) error {
-	c, err := d.session(r.Context(), pass)
+func (d *Door) invoke(r *http.Request, pass Pass, who *access.Caller, calls []Message) error {
+	c, err := d.session(r, pass, who)
 	if err != nil {
 		return err
 	}

@@ -17,8 +17,9 @@ import (
 // http.ResponseWriter of which the engine takes it.
 type Opened struct {
 	http.ResponseWriter
-	conn net.Conn
-	rw   *bufio.ReadWriter
+	conn  net.Conn
+	rw    *bufio.ReadWriter
+	taken bool
 }
 
 // Open answers a request that [Check] has nothing against, for a client that has so much time until
@@ -35,10 +36,17 @@ func Open(w http.ResponseWriter, r *http.Request, subprotocol string, within tim
 }
 
 // Hijack implements http.Hijacker.
-func (o *Opened) Hijack() (net.Conn, *bufio.ReadWriter, error) { return o.conn, o.rw, nil }
+func (o *Opened) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	o.taken = true
+	return o.conn, o.rw, nil
+}
 
 // Close closes the socket, unless it was taken.
-func (o *Opened) Close() { o.conn.Close() }
+func (o *Opened) Close() {
+	if !o.taken {
+		o.conn.Close()
+	}
+}
 
 // Send sends frames.
 func (o *Opened) Send(frames []byte) { o.conn.Write(frames) } // if that fails, so does all that follows

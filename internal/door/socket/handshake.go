@@ -14,6 +14,10 @@ import (
 var errUpgrade = &problem.Problem{Status: http.StatusUpgradeRequired, Code: "UpgradeRequired", Detail: "this is a WebSocket: send GET over HTTP/1.1 with Connection: Upgrade, Upgrade: websocket and Sec-WebSocket-Version: 13",
 	Header: http.Header{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}, "Sec-WebSocket-Version": {"13"}}}
 
+// errVersion is errUpgrade over HTTP/2, in which an answer must not have headers of the connection
+// (RFC 9113, section 8.2.2): a client takes it for broken then.
+var errVersion = &problem.Problem{Status: errUpgrade.Status, Code: errUpgrade.Code, Detail: errUpgrade.Detail}
+
 // errHandshake answers a request for WebSocket that is not valid.
 func errHandshake(detail string) error {
 	return &problem.Problem{Status: http.StatusBadRequest, Code: "InvalidHandshake", Detail: detail}
@@ -27,7 +31,9 @@ func Upgrades(r *http.Request) bool { return has(r.Header["Upgrade"], "websocket
 func Check(r *http.Request, subprotocol string) error {
 	keys := r.Header["Sec-Websocket-Key"]
 	switch {
-	case r.Method != http.MethodGet, !r.ProtoAtLeast(1, 1), r.ProtoMajor > 1,
+	case r.ProtoMajor > 1:
+		return errVersion
+	case r.Method != http.MethodGet, !r.ProtoAtLeast(1, 1),
 		!has(r.Header["Connection"], "upgrade"), !Upgrades(r),
 		!slices.Equal(r.Header["Sec-Websocket-Version"], []string{"13"}):
 		return errUpgrade

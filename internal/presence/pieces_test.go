@@ -1,31 +1,20 @@
-package main
+package presence
 
 import (
 	"fmt"
 	"math"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/matryer/is"
 
 	"realtimehub/internal/delivery"
-	"realtimehub/internal/event"
-	"realtimehub/internal/settings"
 )
-
-func (w presenceWorld) comes(i int) *delivery.Connection {
-	now := time.Now()
-	c := delivery.NewRemote(uuid.UUID{}, "acme", event.Profile{Type: "user", ID: fmt.Sprint(i)}, now, now, nil)
-	w.Presence.Connected(c)
-	return c
-}
 
 // Others get the lock of all tenants' presence after each piece of a long list, and whoever
 // stays is in the list, though others come and go meanwhile.
 func TestPresenceIsLookedAtInPieces(t *testing.T) {
-	inBubble(t, settings.AudienceNone, func(w presenceWorld, is *is.I) {
+	inBubble(t, func(w *world, is *is.I) {
 		const people = 5*piece + 10
 		conns := make([]*delivery.Connection, people)
 		for i := range conns {
@@ -50,13 +39,13 @@ func TestPresenceIsLookedAtInPieces(t *testing.T) {
 
 // Who asks for those who are online does not pay for those who are not.
 func TestPresenceLooksAtNobodyOfflineForThoseWhoAreOnline(t *testing.T) {
-	inBubble(t, settings.AudienceNone, func(w presenceWorld, is *is.I) {
+	inBubble(t, func(w *world, is *is.I) {
 		for i := range 300 {
 			if c := w.comes(i); i >= 10 {
 				w.Left(c, time.Now())
 			}
 		}
-		w.wait(10 * time.Second)
+		w.passes(10 * time.Second)
 		looked := func(offline bool) (n int) {
 			w.each("acme", offline, func(*profile) { n++ })
 			return n
@@ -73,18 +62,18 @@ func TestPresenceLooksAtNobodyOfflineForThoseWhoAreOnline(t *testing.T) {
 		}
 		w.comes(299)
 		is.Equal(looked(true), 289) // who is back is in one list
-		w.wait(25 * time.Hour)
+		w.passes(25 * time.Hour)
 		is.Equal(looked(true), 0) // who is forgotten is in none
 	})
 }
 
 // So it is where many change at once: others get the lock after each piece.
 func TestPresenceMovesInPieces(t *testing.T) {
-	inBubble(t, settings.AudienceNone, func(w presenceWorld, is *is.I) {
+	inBubble(t, func(w *world, is *is.I) {
 		for i := range 2*piece + 10 {
 			w.comes(i)
 		}
-		w.wait(time.Minute)
+		w.passes(time.Minute)
 		left := func() int { return w.due.Len() }
 		soon := time.Now().Add(10 * time.Minute) // all are idle then
 		is.Equal(left(), 2*piece+10)
@@ -94,23 +83,23 @@ func TestPresenceMovesInPieces(t *testing.T) {
 		is.Equal(left(), 10)
 		is.True(!w.move(soon))
 		is.Equal(left(), 0)
-		is.Equal(w.status(event.Profile{Type: "user", ID: "1"}), Away)
-		synctest.Wait()
+		is.Equal(w.status(1), Away)
 	})
 }
 
 // Of a profile with many connections only those are looked at that something happens to: no
 // other's activity is seen, here one that nobody was told of, until the latest has left.
 func TestPresenceLooksAtNoOtherConnection(t *testing.T) {
-	inBubble(t, settings.AudienceNone, func(w presenceWorld, is *is.I) {
+	inBubble(t, func(w *world, is *is.I) {
 		other, one := w.comes(1), w.comes(1)
 		who := w.findLocked("acme", one.Profile)
 		untold := time.Now().Add(time.Hour)
 		other.Active(untold)
-		w.Touch(one)
+		w.Touch(one, time.Now())
+		w.passes(time.Second)
 		another := w.comes(1)
-		is.True(who.activeAt.Before(untold))
 		w.Left(one, time.Now())
+		is.True(who.activeAt.Before(untold))
 		w.Left(another, time.Now())
 		is.True(who.activeAt.Equal(untold)) // the latest has left
 		is.Equal(len(who.conns), 1)

@@ -1,0 +1,140 @@
+package delivery
+
+import (
+	"math"
+	"slices"
+
+	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
+)
+
+// broadcast is something for many of a tenant's streams. It is handed to a piece of them at a
+// time, with the tenant unlocked between two. Whoever has to do with a connection meanwhile, or
+// changes its person's rooms, has it hear first what it lacks (hearLocked): so each is sent
+// everything in the tenant's order, as if all had been handed it at once.
+type broadcast struct {
+	number uint64            // counts the tenant's
+	to     event.Room        // whose members it is for; everybody: all
+	give   func(*Connection) // the tenant is locked
+}
+
+// everybody is no room.
+var everybody event.Room
+
+// broadcasts are a tenant's that some streams may not have heard yet.
+type broadcasts struct {
+	last uint64      // the number of the newest that there was
+	list []broadcast // in their order
+
+	// A walk is through the tenant's connections, or a room's connected members, from the last to
+	// the first. Who comes meanwhile is added behind, and has heard all that was before; in the
+	// place of who goes comes the last, whom the walk has been at, or comes to still.
+	through event.Room
+	left    int    // to how many it comes still; 0: there is no walk
+	until   uint64 // after it, those up to this number have been heard
+}
+
+// walkPiece is to how many streams something is handed before others have the lock. Tests make it
+// small.
+var walkPiece = 1000
+
+// broadcastLocked has give called for each connection that there is now, or for those of a room's
+// members.
+func (t *tenant) broadcastLocked(to event.Room, give func(*Connection)) {
+	if len(t.conns) > 0 {
+		t.broadcasts.last++
+		t.broadcasts.list = append(t.broadcasts.list, broadcast{number: t.broadcasts.last, to: to, give: give})
+	}
+}
+
+// hearLocked hands c what it has not heard yet, if it is among the tenant's connections.
+func (t *tenant) hearLocked(c *Connection) {
+	if c.joined && !c.removed {
+		for i := range t.broadcasts.list {
+			t.handLocked(c, &t.broadcasts.list[i], everybody)
+		}
+	}
+}
+
+// hearFirstLocked has a profile's connections hear what they lack, before its rooms change.
+func (t *tenant) hearFirstLocked(p event.Profile) {
+	if m := t.rooms.Person(p); m != nil && len(t.broadcasts.list) > 0 {
+		for _, c := range m.Conns() {
+			t.hearLocked(c)
+		}
+	}
+}
+
+// handLocked hands c something that it has not heard, if it is for c, who is in a room.
+func (t *tenant) handLocked(c *Connection, b *broadcast, in event.Room) {
+	if c.heard >= b.number {
+		return
+	}
+	c.heard = b.number
+	if b.to == everybody || b.to == in || t.rooms.Has(b.to, c.Profile) {
+		b.give(c)
+	}
+}
+
+// walkLocked goes on with a walk, or begins one, and has so many hear what they lack, or fewer
+// where that is much.
+func (t *tenant) walkLocked(most int) {
+	b := &t.broadcasts
+	if len(b.list) == 0 {
+		return
+	}
+	if b.left == 0 {
+		b.through, b.left, b.until = b.list[0].to, math.MaxInt, b.last
+	}
+	size, conns := t.throughLocked(b.through)
+	b.left = min(b.left, size)
+	from := max(0, b.left-max(1, most/len(b.list)))
+	for i := range b.list {
+		for at := from; at < b.left; at++ {
+			for _, c := range conns(at) {
+				t.handLocked(c, &b.list[i], b.through)
+			}
+		}
+	}
+	if b.left = from; from > 0 {
+		return
+	}
+	b.list = slices.DeleteFunc(b.list, func(heard broadcast) bool {
+		return heard.number <= b.until && (b.through == everybody || heard.to == b.through)
+	})
+	if len(b.list) == 0 {
+		b.list = nil
+	}
+}
+
+// throughLocked is what a walk goes through, and the connections at each place of it.
+func (t *tenant) throughLocked(room event.Room) (size int, conns func(at int) []*Connection) {
+	if room == everybody {
+		return len(t.conns), func(at int) []*Connection { return t.conns[at : at+1] }
+	}
+	here, _ := t.rooms.Here(room, math.MaxUint64)
+	return len(here), func(at int) []*Connection { return here[at].Conns() }
+}
+
+// walkOnLocked has everybody hear everything, for who cannot let go of the tenant.
+func (t *tenant) walkOnLocked() {
+	for len(t.broadcasts.list) > 0 {
+		t.walkLocked(walkPiece)
+	}
+}
+
+// flush lets go what has been gathered, and returns when everybody has heard what was broadcast
+// before. The tenant is locked; it is unlocked now and then, and in the end.
+func (t *tenant) flush() {
+	for last := t.broadcasts.last; ; t.mu.Lock() {
+		t.walkLocked(walkPiece)
+		over := len(t.broadcasts.list) == 0 || t.broadcasts.list[0].number > last
+		d := t.gathered
+		t.gathered = engine.Batch{}
+		t.mu.Unlock()
+		d.Flush()
+		if over {
+			return
+		}
+	}
+}

@@ -1,0 +1,360 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/matryer/is"
+
+	"realtimehub/internal/duty"
+	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/sse"
+	"realtimehub/internal/testkit"
+)
+
+// late is a log whose sinks are never flushed: what they broadcast is not heard for that.
+type late struct{ history.Log }
+
+func (l late) Follow(s history.Sink) { l.Log.Follow(neverFlushed{s}) }
+
+type neverFlushed struct{ history.Sink }
+
+func (neverFlushed) Flush(string) {}
+
+// Whatever happens to a tenant while its streams hear of something, a piece after the other, each
+// stream is sent the same as where all hear of it at once.
+func TestBroadcastsAreHeardInOrder(t *testing.T) {
+	defer func(was int) { walkPiece = was }(walkPiece)
+	walkPiece = 2
+	for seed := range uint64(60) {
+		synctest.Test(t, func(t *testing.T) {
+			is := is.New(t)
+			buffer := func(cfg *Config) { cfg.StreamBuffer = 0 }
+			atOnce := &side{rig: newRig(t, buffer)}
+			later := &side{rig: newRig(t, buffer, func(cfg *Config) { cfg.Log = late{history.NewMemory(testLimits)} })}
+			w := &world{t: t, random: rand.New(rand.NewPCG(seed, 20))}
+			for range 150 {
+				happens := w.next()
+				happens(atOnce)
+				happens(later)
+				atOnce.rig.Dispatcher.Flush("acme")
+				later.walk(w.random.IntN(3), 1+w.random.IntN(8))
+				synctest.Wait()
+			}
+			later.rig.Dispatcher.Flush("acme")
+			is.Equal(len(later.rig.Tenants.byName["acme"].broadcasts.list), 0) // all was heard
+			for i := range w.come {
+				atOnce.serve(t, i)
+				later.serve(t, i)
+			}
+			synctest.Wait()
+			is.Equal(later.rig.Streams.Engine().Stats().Dropped, atOnce.rig.Streams.Engine().Stats().Dropped)
+			for i, e := range later.said {
+				is.Equal(e.Reached, atOnce.said[i].Reached)
+				if to := &e.Event.Target; to.Kind != event.KindProfile && to.Kind != event.KindConnection {
+					is.Equal(e.Reached, later.reach[i])
+				}
+			}
+			inOrder, inTurn := atOnce.words(t), later.words(t)
+			for i := range w.come {
+				want := byChance.ReplaceAllString(inOrder.Replace(atOnce.conns[i].out.String()), "")
+				got := byChance.ReplaceAllString(inTurn.Replace(later.conns[i].out.String()), "")
+				if got != want {
+					t.Fatalf("seed %d: stream %d was sent\n%s\nand not\n%s", seed, i, got, want)
+				}
+			}
+		})
+	}
+}
+
+// side is one of the rigs to which the same happens.
+type side struct {
+	rig    *rig
+	conns  []*servedHere
+	served map[int]bool
+
+	said  []*history.Entry
+	reach []int32 // of each how many connections it is for
+}
+
+// counts how many connections a target has.
+func (s *side) counts(to *event.Target) (n int32) {
+	excluded := event.ExcludedBy(to)
+	acme := s.rig.Tenants.find("acme")
+	defer acme.mu.Unlock()
+	room, isRoom := to.Room()
+	for _, c := range acme.conns {
+		if !excluded.Has(c.Profile, c.ID) && (to.Kind == event.KindTenant || isRoom && acme.rooms.Has(room, c.Profile)) {
+			n++
+		}
+	}
+	return n
+}
+
+// walk goes on with a walk so many times, and lets go what was gathered.
+func (s *side) walk(times, streams int) {
+	acme := s.rig.Tenants.find("acme")
+	for range times {
+		acme.walkLocked(streams)
+	}
+	d := acme.gathered
+	acme.gathered = engine.Batch{}
+	acme.mu.Unlock()
+	d.Flush()
+}
+
+// serve begins to write what a stream owes.
+func (s *side) serve(t *testing.T, i int) {
+	if s.served == nil {
+		s.served = map[int]bool{}
+	}
+	if !s.served[i] {
+		s.served[i] = true
+		s.rig.serveTo(t, s.conns[i].conn, &s.conns[i].out)
+	}
+}
+
+// cursor is that of a place.
+func (s *side) cursor(t *testing.T, place uint64) string {
+	return history.Cursor{Epoch: s.rig.head(t, "acme").Epoch, Seq: place}.String()
+}
+
+// byChance is what two sides say differently: how long to wait, and when a place is told alone.
+var byChance = regexp.MustCompile(`"retryMs":\d+|retry: ?\d+|(?m)^id: [0-9]+\n\n`)
+
+// words has a stream's bytes told in words that are the same on each side.
+func (s *side) words(t *testing.T) *strings.Replacer {
+	names := []string{long, "long"}
+	for place := range s.rig.head(t, "acme").Seq + 1 {
+		names = append(names, s.cursor(t, place), fmt.Sprint(place))
+	}
+	return strings.NewReplacer(names...)
+}
+
+// world makes up what happens to a tenant.
+type world struct {
+	t      *testing.T
+	random *rand.Rand
+	come   int    // connections
+	stored uint64 // events
+	ids    uint64
+}
+
+func (w *world) id() (id uuid.UUID) {
+	w.ids++
+	copy(id[:], fmt.Sprintf("%016d", w.ids))
+	return id
+}
+
+// typ is one of two types of events.
+func (w *world) typ() string { return []string{"a.b", "a.c"}[w.random.IntN(2)] }
+
+// room is one of three.
+func (w *world) room() event.Room {
+	return event.Room{Kind: event.KindGroup, ID: fmt.Sprint(w.random.IntN(3))}
+}
+
+// next is what happens next.
+func (w *world) next() func(*side) {
+	if w.come < 3 {
+		return w.comes()
+	}
+	i := w.random.IntN(w.come)
+	switch w.random.IntN(26) {
+	case 0, 1, 2:
+		return w.comes()
+	case 11, 12:
+		room, who := w.room(), user(fmt.Sprint(w.random.IntN(9)))
+		return func(s *side) { s.rig.Members.AddMember(w.t.Context(), "acme", room, who) }
+	case 13:
+		room, who := w.room(), user(fmt.Sprint(w.random.IntN(9)))
+		return func(s *side) { s.rig.Members.RemoveMember(w.t.Context(), "acme", room, who) }
+	case 3, 4:
+		last, n := w.come-1-w.random.IntN(w.come-1), 1+w.random.IntN(5) // the first stays
+		return func(s *side) {
+			for i := last; i > 0 && i > last-n; i-- {
+				s.rig.Streams.Kick(s.conns[i].conn, CloseKicked)
+			}
+		}
+	case 10:
+		return func(s *side) {
+			acme := s.rig.Tenants.find("acme")
+			if c := s.conns[i].conn; i > 0 && !c.removed { // as it is drained
+				s.rig.Streams.closeLocked(acme, c, CloseDrain)
+			}
+			acme.mu.Unlock()
+		}
+	case 5:
+		filter, _ := event.ParseFilter([]string{w.typ()})
+		return func(s *side) { s.rig.Streams.Adjust(s.conns[i].conn, &filter, nil) }
+	case 6:
+		return func(s *side) { s.rig.Streams.Adjust(s.conns[i].conn, nil, &[]event.Profile{}) }
+	case 7:
+		return func(s *side) {
+			acme := s.rig.Tenants.find("acme")
+			acme.beatLocked(&acme.gathered, s.conns[i].conn, nil)
+			acme.mu.Unlock()
+		}
+	case 8:
+		return func(s *side) { s.serve(w.t, i) }
+	case 9:
+		e := &event.Event{ID: w.id().String(), TenantID: "acme", Type: w.typ(), Payload: []byte(`"a notice"`), Ephemeral: true}
+		return func(s *side) {
+			acme := s.rig.Tenants.find("acme")
+			acme.notifyLocked([]Notice{{s.conns[i].conn.Profile, e}}, nil, false)
+			acme.mu.Unlock()
+		}
+	}
+	return w.says(i)
+}
+
+// comes is somebody who connects, fresh or from a place.
+func (w *world) comes() func(*side) {
+	sub := Subscription{ID: w.id(), Encoding: sse.Encoding{}, Tenant: "acme", Profile: user(fmt.Sprint(w.random.IntN(9)))}
+	from := uint64(0)
+	if w.stored > 0 && w.random.IntN(2) == 0 {
+		from = 1 + w.random.Uint64N(w.stored)
+	}
+	w.come++
+	return func(s *side) {
+		if from > 0 {
+			sub.Cursor = s.cursor(w.t, from)
+		}
+		s.conns = append(s.conns, &servedHere{conn: s.rig.connect(w.t, sub)})
+	}
+}
+
+// long is a payload of which few are read of a history at once.
+var long = strings.Repeat("x", chunkBytes/4)
+
+// says is an event: to the tenant, but for some of it; to a room; to the person of a connection; or to that
+// alone. What is stored is long, so that it takes several steps to catch up with it.
+func (w *world) says(i int) func(*side) {
+	e := event.Event{ID: w.id().String(), TenantID: "acme", Type: w.typ(), Timestamp: time.Now(), Payload: []byte(`"short"`)}
+	kind, room := w.random.IntN(10), w.room()
+	if e.Ephemeral = kind == 0 || w.random.IntN(2) == 0; !e.Ephemeral {
+		w.stored++
+		e.Payload = []byte(`"` + long + `"`)
+	}
+	return func(s *side) {
+		e, c := e, s.conns[i].conn
+		switch e.Target = event.ToTenant(); kind {
+		case 0:
+			e.Target = event.ToConnection(c.ID.String())
+		case 1, 2:
+			e.Target = event.ToProfile(c.Profile)
+		case 5, 6, 7:
+			e.Target = event.ToGroup(room.ID)
+		case 3:
+			e.Target.ExcludeProfiles = []event.Profile{c.Profile, user("nobody")}
+		case 4:
+			e.Target.ExcludeProfiles = []event.Profile{user("1"), user("2")}
+			e.Target.ExcludeConnections = []uuid.UUID{c.ID, s.conns[0].conn.ID, uuid.Max, {}}
+		}
+		entry := &history.Entry{Event: &e, Envelope: e.Seal()}
+		s.said = append(s.said, entry)
+		s.reach = append(s.reach, s.counts(&e.Target))
+		s.rig.log.Append(context.Background(), []*history.Entry{entry})
+	}
+}
+
+// Something for many streams is handed to a piece of them at a time, and fewer where there is
+// much of it. Others have the tenant between two pieces: who comes then has not to hear it.
+func TestABroadcastLetsOthersIn(t *testing.T) {
+	is := is.New(t)
+	r := newRig(t)
+	many := 5 * walkPiece
+	for i := range many {
+		r.connect(t, Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: user(fmt.Sprint(i))})
+	}
+	acme := r.Tenants.find("acme")
+	heard := 0
+	say := func() { acme.broadcastLocked(everybody, func(*Connection) { heard++ }) }
+	say()
+	acme.walkLocked(walkPiece)
+	is.Equal(heard, walkPiece)
+	for range 9 {
+		say()
+	}
+	heard = 0
+	acme.walkLocked(walkPiece)
+	is.Equal(heard, walkPiece) // ten of it, to a tenth of the streams
+	acme.flush()
+
+	testkit.Eventually(t, func() bool {
+		acme.mu.Lock()
+		heard = 0
+		say()
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			acme.flush()
+		}()
+		for between := false; ; {
+			select {
+			case <-over:
+				return between
+			default:
+			}
+			if acme.mu.TryLock() {
+				between = between || heard > 0 && heard < many
+				acme.mu.Unlock()
+			}
+			runtime.Gosched()
+		}
+	})
+	is.Equal(heard, many)
+}
+
+// resumed notes what a person's other connections were sent as one of them came.
+type resumed struct {
+	heard
+	others []duty.Acknowledgement
+}
+
+func (r *resumed) Resumed(_ duty.Acknowledgement, others []duty.Acknowledgement) { r.others = others }
+
+// A connection that is asked what it was sent has heard what was broadcast before; and one whose
+// client asks again, before it goes on with another stream.
+func TestWhoIsAskedHasHeard(t *testing.T) {
+	is := is.New(t)
+	duties := &resumed{}
+	r := newRig(t, func(cfg *Config) { cfg.Duties, cfg.Log = duties, late{history.NewMemory(testLimits)} })
+	sub := Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: user("me"), Acks: true, Linger: time.Minute, Client: "tab"}
+	c := r.connect(t, sub)
+	say := func(ephemeral bool) uint64 {
+		e := &event.Event{ID: uuid.NewString(), TenantID: "acme", Type: "a.b", Timestamp: time.Now(), Payload: []byte(`"once"`), Target: event.ToTenant(), Ephemeral: ephemeral}
+		if !ephemeral {
+			e.Deadline = time.Hour
+		}
+		entry := &history.Entry{Event: e, Envelope: e.Seal()}
+		is.NoErr(r.log.Append(t.Context(), []*history.Entry{entry}))
+		return entry.Cursor.Seq
+	}
+
+	why, _ := r.Streams.Explain("acme", []event.Profile{sub.Profile}, Sent{Type: "a.b", Place: say(false)})
+	is.Equal(why, []Why{WhySentUnacknowledged})
+
+	place := say(false)
+	other := sub
+	other.Client, other.Cursor = "another tab", history.Cursor{Epoch: r.head(t, "acme").Epoch, Seq: place}.String()
+	r.connect(t, other)
+	is.Equal(len(duties.others), 1)
+	is.True(len(c.acks.owed) > 0 && c.acks.owed[0].place == place) // what was sent is known to have a deadline
+
+	say(true)
+	before := c.Stream
+	is.True(r.connect(t, sub) == c && c.Stream != before)
+	r.Dispatcher.Flush("acme")
+	is.Equal(strings.Count(r.read(c), `"once"`), 0) // it was for the stream before
+}

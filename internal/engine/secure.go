@@ -1,0 +1,204 @@
+package engine
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// Secure is for the listener of a server with TLS: it lets [Engine.Serve] take the sockets of
+// HTTP/1.1, too. The session stays crypto/tls's. Once its socket is taken it neither waits nor
+// needs a goroutine: its records are written, and read, as the socket allows.
+func Secure(listener net.Listener) net.Listener { return secure{listener} }
+
+type secure struct{ net.Listener }
+
+// Accept implements net.Listener.
+func (l secure) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &carrier{c}, nil
+}
+
+// carrier carries the records of a session: net/http's connection, and once its socket is taken
+// [records].
+type carrier struct{ net.Conn }
+
+// NetConn is the connection, as of [tls.Conn].
+func (c *carrier) NetConn() net.Conn { return c.Conn }
+
+// records are those of a session whose socket is taken.
+type records struct {
+	net.Conn // nil: a session calls what is here, and no more
+	stream   *Stream
+	session  *tls.Conn
+	sealed   int // bytes of the stream's first frames that are in records, which are not sent whole; of who has the claim
+
+	mu sync.Mutex
+	// Guarded by mu.
+	rest []byte // of records, what the socket had no room for
+	over bool   // nothing is sent any more
+}
+
+const (
+	maxRecord = 16 << 10      // bytes of plaintext (RFC 8446, section 5.1)
+	mostRest  = 2 * maxRecord // our record, and answers to a client that changes its keys over and over
+)
+
+// Write implements net.Conn: it sends a record, and keeps what there is no room for. It may be
+// called by who writes and by who reads.
+func (r *records) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		return 0, ErrGone
+	}
+	n := 0
+	if len(r.rest) == 0 {
+		sent, err := send(int(r.stream.fd), p)
+		if err != nil && err != errFull {
+			return 0, err
+		}
+		n = sent
+	}
+	if len(r.rest)+len(p)-n > mostRest {
+		return n, ErrNoisy
+	}
+	r.keepLocked(append(r.rest, p[n:]...))
+	return len(p), nil
+}
+
+// keepLocked has so much left to be sent.
+func (r *records) keepLocked(rest []byte) {
+	r.stream.engine.owed.Add(int64(len(rest) - len(r.rest)))
+	if len(rest) == 0 {
+		rest = nil
+	}
+	r.rest = rest
+}
+
+// flush sends what was left; errFull when something still is.
+func (r *records) flush() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.rest) > 0 {
+		n, err := send(int(r.stream.fd), r.rest)
+		if err != nil {
+			return err
+		}
+		r.keepLocked(r.rest[n:])
+	}
+	return nil
+}
+
+// Read implements net.Conn.
+func (r *records) Read(p []byte) (int, error) {
+	switch n, err := receive(int(r.stream.fd), p); {
+	case err == errFull:
+		return 0, nothingYet{}
+	case n == 0 && err == nil:
+		return 0, io.EOF
+	default:
+		return n, err
+	}
+}
+
+// nothingYet is a net.Error after which a session can be read on.
+type nothingYet struct{}
+
+func (nothingYet) Error() string   { return "nothing has come" }
+func (nothingYet) Timeout() bool   { return true }
+func (nothingYet) Temporary() bool { return true }
+
+// SetWriteDeadline implements net.Conn: nothing waits.
+func (*records) SetWriteDeadline(time.Time) error { return nil }
+
+// send is the socket's send, in records: what it says was sent is of frames that are sent whole or
+// in whole records.
+func (r *records) send(data []byte) (sent int, err error) {
+	for {
+		if err := r.flush(); err != nil {
+			return sent, err
+		}
+		sent += r.sealed
+		r.sealed = 0
+		if sent == len(data) {
+			return sent, nil
+		}
+		next := data[sent:min(len(data), sent+maxRecord)]
+		if _, err := r.session.Write(next); err != nil {
+			return sent, err
+		}
+		r.sealed = len(next)
+	}
+}
+
+// receive is the socket's receive: 0 is the end, errFull nothing.
+func (r *records) receive(p []byte) (int, error) {
+	n, err := r.session.Read(p)
+	switch {
+	case n > 0:
+		return n, nil // an error will be there again
+	case errors.As(err, new(nothingYet)):
+		return 0, errFull
+	case err == io.EOF:
+		return 0, nil
+	}
+	return 0, err
+}
+
+// end tells the client that nothing comes any more, if there is room for it.
+func (r *records) end() {
+	r.session.CloseWrite()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.keepLocked(nil)
+	r.over = true
+}
+
+// carry has a session's records go by s's socket, and returns the connection by which they went.
+func (s *Stream) carry(from *source) (unused net.Conn) {
+	s.records = &records{stream: s, session: from.session}
+	unused, from.carrier.Conn = from.carrier.Conn, s.records
+	return unused
+}
+
+func (s *Stream) send(data []byte) (int, error) {
+	if s.records != nil {
+		return s.records.send(data)
+	}
+	return send(int(s.fd), data)
+}
+
+func (s *Stream) receive(p []byte) (int, error) {
+	if s.records != nil {
+		return s.records.receive(p)
+	}
+	return receive(int(s.fd), p)
+}
+
+// discardSome is discard; of TLS it drops what one record has.
+func (s *Stream) discardSome() (int, error) {
+	if s.records == nil {
+		return discard(int(s.fd))
+	}
+	buf := inputs.Get().(*[inputSize]byte)
+	defer inputs.Put(buf)
+	return s.records.receive(buf[:])
+}
+
+// keepSealedLocked has the frames stay that are sealed already.
+func (s *Stream) keepSealedLocked() {
+	if s.records == nil || s.records.sealed == 0 {
+		return
+	}
+	s.taken = 0
+	for n := int(s.offset) + s.records.sealed; n > 0; s.taken++ {
+		n -= len(s.wire(s.pending[s.taken]))
+	}
+}

@@ -1,0 +1,79 @@
+package presence
+
+import (
+	"time"
+
+	"realtimehub/internal/event"
+)
+
+// Change is one profile's.
+type Change struct {
+	Profile      event.Profile `json:"profile"`
+	Status       Status        `json:"status"`
+	Previous     Status        `json:"previous"`
+	LastActiveAt string        `json:"lastActiveAt"`
+}
+
+// News is what has changed in one tenant.
+type News struct {
+	Changes      []Change
+	Known        []event.Profile // whose change is no news, if these are asked for
+	Online, Away int             // how many there are now
+}
+
+// Advance moves those whose time has come and returns what has changed since the last time, by
+// tenant. known asks for those as well whose change is no news: they were there before this hub
+// heard of them, or are what they were.
+func (p *People) Advance(now time.Time, known bool) map[string]*News {
+	for more := true; more; {
+		more = p.move(now)
+	}
+	p.mu.Lock()
+	dirty, left := p.dirty, p.left
+	p.dirty, p.left = nil, nil
+	p.mu.Unlock()
+	all := map[string]*News{}
+	p.inPieces(dirty, func(who *profile) { who.note(all, known) })
+	p.inPieces(left, p.rememberLocked)
+	return all
+}
+
+// move moves up to a piece of what is due, and says whether there may be more.
+func (p *People) move(now time.Time) (more bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for range piece {
+		who, ok := p.due.Next(now)
+		if !ok {
+			return false
+		}
+		p.due.Set(who, time.Time{})
+		if who.seen != nil && now.Sub(who.leftAt) >= seenTTL {
+			p.forgetLocked(who)
+		} else {
+			p.reviseLocked(who, now)
+		}
+	}
+	return true
+}
+
+// note adds to the news of all tenants what has changed of somebody who was dirty.
+func (p *profile) note(all map[string]*News, known bool) {
+	p.dirty = false
+	same := p.status == p.announced // and back, since the last time; or it was known
+	if same && !known {
+		return
+	}
+	t := p.tenant
+	n := all[t.name]
+	if n == nil {
+		n = &News{Online: t.count[Online], Away: t.count[Away]}
+		all[t.name] = n
+	}
+	if same {
+		n.Known = append(n.Known, p.ref)
+		return
+	}
+	n.Changes = append(n.Changes, Change{p.ref, p.status, p.announced, event.FormatTime(p.activeAt)})
+	p.announced = p.status
+}

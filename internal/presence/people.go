@@ -1,0 +1,215 @@
+package presence
+
+import (
+	"container/list"
+	"slices"
+	"sync"
+	"time"
+
+	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/due"
+	"realtimehub/internal/event"
+	"realtimehub/internal/sized"
+)
+
+// Status is a profile's presence, all its connections together.
+type Status string
+
+// The statuses.
+const (
+	Online  Status = "online"  // some connection was active within the idle timeout
+	Away    Status = "away"    // connections, all idle
+	Offline Status = "offline" // no connection, and the grace is over
+)
+
+// Is says whether a status is the one that is asked for; "" asks for any but Offline.
+func (s Status) Is(asked Status) bool { return s == asked || asked == "" && s != Offline }
+
+// Config is what People need to know.
+type Config struct {
+	IdleTimeout time.Duration    // after which a connection without activity is idle; 0: never
+	Grace       time.Duration    // that somebody without a connection may take to be back
+	Pools       *allowance.Pools // where it is counted what is kept
+
+	// Offline is told who has gone offline, with the lock held; it calls nothing of People.
+	Offline func(event.TenantProfile)
+}
+
+// People are the profiles of all tenants and the status of each. Somebody is there once a
+// connection is, and for a time after the last one has closed.
+type People struct {
+	cfg Config // static
+
+	mu sync.Mutex
+	// Guarded by mu.
+	tenants sized.Table[string, *tenant]
+	due     due.Queue[*profile]
+	dirty   []*profile // status may differ from what was announced
+	left    []*profile // offline since the last Advance
+	count   map[Status]int
+}
+
+// New makes them; nobody is there yet.
+func New(cfg Config) *People { return &People{cfg: cfg, count: map[Status]int{}} }
+
+// tenant is the people of one tenant.
+type tenant struct {
+	name     string
+	profiles sized.Table[event.Profile, *profile]
+	present  crowd     // those who are not offline
+	absent   crowd     // those who are
+	seen     list.List // of *profile: those of them who are remembered, first who left first
+	count    map[Status]int
+}
+
+type profile struct {
+	due       due.Item
+	tenant    *tenant
+	ref       event.Profile
+	conns     []*delivery.Connection
+	usedAt    time.Time // the latest activity of conns
+	elsewhere time.Time // the latest activity of connections to other hubs; zero: there are none
+	activeAt  time.Time // the latest activity ever
+	spokeAt   time.Time // activity that is no connection's own: typing
+	leftAt    time.Time // when the last connection closed, since one opened
+	status    Status
+	announced Status // at the last Advance
+	dirty     bool
+	place     int           // in its crowd
+	seen      *list.Element // in tenant.seen
+}
+
+// Due implements due.Owner.
+func (p *profile) Due() *due.Item { return &p.due }
+
+// Connected says that a connection is about to open.
+func (p *People) Connected(c *delivery.Connection) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	who := p.comesLocked(c.Tenant, c.Profile)
+	if len(who.conns) == 0 {
+		who.usedAt = time.Time{}
+	}
+	who.conns = append(who.conns, c)
+	who.used(c)
+	p.reviseLocked(who, time.Now())
+}
+
+// comesLocked is somebody who has a connection now.
+func (p *People) comesLocked(tenant string, ref event.Profile) *profile {
+	who := p.ensureLocked(tenant, ref)
+	p.returnedLocked(who)
+	who.leftAt = time.Time{}
+	return who
+}
+
+// ensureLocked finds somebody, or begins to keep them as offline.
+func (p *People) ensureLocked(name string, ref event.Profile) *profile {
+	t, more := p.tenants.Get(name), int64(0)
+	if t == nil {
+		t = &tenant{name: name, count: map[Status]int{}}
+		p.tenants.Put(name, t)
+		more += t.bytes()
+	}
+	who := t.profiles.Get(ref)
+	if who == nil {
+		who = &profile{tenant: t, ref: ref, status: Offline, announced: Offline}
+		t.profiles.Put(ref, who)
+		t.absent.add(who)
+		more += who.bytes()
+	}
+	if more > 0 {
+		p.cfg.Pools.State.Force(name, more) // with a connection that was admitted
+	}
+	return who
+}
+
+// Disconnected says that a connection has closed; who was drained will be back.
+func (p *People) Disconnected(c *delivery.Connection) {
+	if !c.SentAway() {
+		p.Left(c, time.Now())
+	}
+}
+
+// Left says that a connection was there until a time.
+func (p *People) Left(c *delivery.Connection, at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	who := p.findLocked(c.Tenant, c.Profile)
+	if who == nil {
+		return
+	}
+	who.conns = slices.DeleteFunc(who.conns, func(other *delivery.Connection) bool { return other == c })
+	if len(who.conns) == 0 {
+		who.conns = nil
+	}
+	if !c.LastActivity().Before(who.usedAt) { // else another was used later
+		who.lookAtAll()
+	}
+	p.leftLocked(who, at)
+}
+
+// leftLocked notes that one of somebody's connections was there until a time.
+func (p *People) leftLocked(who *profile, at time.Time) {
+	now := time.Now()
+	if who.connected() && at.After(now) {
+		at = now // it need not be back
+	}
+	who.leftBy(at)
+	p.reviseLocked(who, now)
+}
+
+// connected says whether somebody has a connection, on whichever hub.
+func (p *profile) connected() bool { return len(p.conns) > 0 || !p.elsewhere.IsZero() }
+
+// Touch says that a connection was active at a time, which is now.
+func (p *People) Touch(c *delivery.Connection, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.Active(now)
+	if who := p.findLocked(c.Tenant, c.Profile); who != nil {
+		who.used(c)
+		p.reviseLocked(who, now)
+	}
+}
+
+// Spoke says that a profile is active now, on whichever connection.
+func (p *People) Spoke(a event.TenantProfile) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if who := p.findLocked(a.Tenant, a.Profile); who != nil {
+		who.spokeAt = time.Now()
+		p.reviseLocked(who, who.spokeAt)
+	}
+}
+
+func (p *People) findLocked(tenant string, ref event.Profile) *profile {
+	if t := p.tenants.Get(tenant); t != nil {
+		return t.profiles.Get(ref)
+	}
+	return nil
+}
+
+// used notes the activity of one of a profile's connections.
+func (p *profile) used(c *delivery.Connection) {
+	if at := c.LastActivity(); at.After(p.usedAt) {
+		p.usedAt = at
+	}
+}
+
+// lookAtAll notes the activity of those connections that there are now.
+func (p *profile) lookAtAll() {
+	p.usedAt = time.Time{}
+	for _, c := range p.conns {
+		p.used(c)
+	}
+}
+
+// leftBy notes when a connection closed: the last to be told of need not be the last
+// that closed.
+func (p *profile) leftBy(at time.Time) {
+	if at.After(p.leftAt) {
+		p.leftAt = at
+	}
+}
