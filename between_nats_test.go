@@ -47,7 +47,7 @@ func played(t testing.TB, br *natstest.Broker, prefix, tenant string, sessions, 
 	p, err := peers.Start(nc, peers.Config{
 		Prefix: prefix, Node: hex.EncodeToString(mark), Able: nc.IsConnected, Logger: slog.New(slog.DiscardHandler),
 		Sure: func(context.Context) error { return nil }, Items: items, Any: func(topic string) bool { return topic == tenant },
-		Changed: func(peers.Change) {}, Told: func(string, []byte) {}, Serve: func([]byte) []byte { return []byte("{}") }, Resynced: func() {},
+		Changed: func(peers.Change) {}, Has: func(string, string) []peers.ID { return nil }, Told: func(string, []byte) {}, Serve: func([]byte) []byte { return []byte("{}") }, Resynced: func() {},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -67,8 +67,8 @@ func heap() int64 {
 // person elsewhere is little more than presence needs.
 func TestBytesOfSessionsElsewhere(t *testing.T) {
 	for name, of := range map[string]struct{ sessions, people, bytes int64 }{
-		"ten of each":    {100_000, 10_000, 170},
-		"each another's": {100_000, 100_000, 650},
+		"a hundred of each": {100_000, 1_000, 100},
+		"each another's":    {100_000, 100_000, 550},
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
@@ -81,9 +81,12 @@ func TestBytesOfSessionsElsewhere(t *testing.T) {
 			before := heap()
 			h.open(t, "tenant=acme&profile=me")
 			eventually(t, func() bool { return len(h.Cluster.Remotes()["acme"]) == int(of.sessions) })
-			each := (heap() - before) / of.sessions
+			var each int64
+			eventually(t, func() bool { // what came may be on its way to nowhere still
+				each = (heap() - before) / of.sessions
+				return each <= of.bytes
+			})
 			t.Log(each, "bytes a session")
-			is.True(each <= of.bytes)
 			taken := h.quotas.State.Of("acme") / of.sessions
 			is.True(taken >= each*3/4 && taken <= each*5/4) // it is counted as what it is
 		})

@@ -247,6 +247,14 @@ func (c *Cluster) Changed(tenant string, changes []SessionChange, known bool, at
 	}
 }
 
+// Has implements Sink.
+func (c *Cluster) Has(tenant string, hub [4]byte) []uuid.UUID {
+	if tenant == roll {
+		return c.following.of(hub)
+	}
+	return c.remotes.of(tenant, hub)
+}
+
 // wentAt is until when a connection counts that has gone, its hub at a time; zero: it has told.
 func (c *Cluster) wentAt(id uuid.UUID, now turned, hub time.Time) time.Time {
 	switch {

@@ -191,6 +191,18 @@ func (c *Cluster) rollSessions() []Session {
 	return sessions
 }
 
+// of are the words of a hub.
+func (f *following) of(hub [4]byte) (ids []uuid.UUID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id := range f.names {
+		if holderOf(id) == hub {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // rollChanged takes others' words.
 func (c *Cluster) rollChanged(changes []SessionChange, known bool) {
 	for _, s := range changes {

@@ -164,6 +164,8 @@ type Sink interface {
 	// Changed is told of others' sessions: known, of what there was when the tenant was
 	// held; at is when those went that went with their hub.
 	Changed(tenant string, changes []SessionChange, known bool, at time.Time)
+	// Has are the sessions of another hub that are known by what Changed was told.
+	Has(tenant string, hub [4]byte) []uuid.UUID
 	// Typed is told of typing that another hub was told of.
 	Typed(tenant string, t Typing)
 	// Serve answers a call.
