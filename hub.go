@@ -140,12 +140,13 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]delivery.Re
 	if err := h.oblige(ctx, entries); err != nil {
 		return nil, err
 	}
+	remotes := h.tenants.CountRemote(ctx, entries)
 	for i, e := range entries {
 		if debug {
 			h.logger.Debug("published", "tenant", e.Event.TenantID, "type", e.Event.Type, "id", e.Event.ID,
 				"traceparent", e.Event.TraceParent, "duplicate", e.Duplicate)
 		}
-		receipts[i] = h.receipt(ctx, e, now)
+		receipts[i] = h.receipt(e, remotes[i], now)
 		if _, ok := e.Event.Target.Room(); ok && sizes != nil && !e.Duplicate {
 			receipts[i].Members = sizes[i]
 		}
@@ -271,7 +272,7 @@ func sentOf(e *event.Event, at history.Cursor) delivery.Sent {
 }
 
 // receipt counts an entry that the log has taken, and says what its publisher is told of it.
-func (h *Hub) receipt(ctx context.Context, e *history.Entry, now time.Time) delivery.Receipt {
+func (h *Hub) receipt(e *history.Entry, remote delivery.Remote, now time.Time) delivery.Receipt {
 	r := delivery.Receipt{ID: e.Event.ID, Timestamp: now, Connections: int(e.Reached), Members: -1, Duplicate: e.Duplicate}
 	if e.Cursor.Seq > 0 {
 		r.Cursor = e.Cursor.String()
@@ -284,9 +285,8 @@ func (h *Hub) receipt(ctx context.Context, e *history.Entry, now time.Time) deli
 	h.count.Accepted(e.Event.Target.Kind)
 	members := int(e.Members)
 	if h.tenants.Shared() {
-		var remote int
-		remote, members = h.tenants.CountRemote(ctx, e.Event)
-		r.Connections += remote
+		members = remote.Members
+		r.Connections += remote.Connections
 	}
 	if _, ok := e.Event.Target.Room(); ok {
 		r.Members = members

@@ -46,7 +46,7 @@ func (o *otherHubs) join(nc *nats.Conn, cfg Config, log *sharedLog, rooms *share
 	o.log, o.rooms, o.duties = log, rooms, duties
 	o.peers, err = peers.Start(nc, peers.Config{
 		Prefix: cfg.Prefix, Node: o.name(), Able: log.journal.Heard, Sure: log.journal.Prove, Logger: cfg.Logger,
-		Items: o.items, Any: o.any, Changed: o.changed, Told: o.told, Serve: o.serve, Resynced: rooms.resync,
+		Items: o.items, Any: o.any, Changed: o.changed, Has: o.has, Told: o.told, Serve: o.serve, Resynced: rooms.resync,
 	})
 	return err
 }
@@ -236,6 +236,17 @@ func (o *otherHubs) changed(c peers.Change) {
 	}
 	<-o.ready
 	o.sink.Changed(c.Topic, changes, c.Known, c.At)
+}
+
+// has are the sessions that the sink knows of a hub.
+func (o *otherHubs) has(tenant, name string) []peers.ID {
+	<-o.ready
+	ids := o.sink.Has(tenant, marks([]string{name})[0])
+	list := make([]peers.ID, len(ids))
+	for i, id := range ids {
+		list[i] = peers.ID(id)
+	}
+	return list
 }
 
 func (o *otherHubs) told(tenant string, data []byte) {

@@ -233,6 +233,9 @@ func (c *Cluster) Serve(call Call) (a Answer) {
 			a.Why, a.Each = c.cfg.Delivery.Streams.Explain(call.Tenant, call.Of, *call.Sent)
 		}
 		return a
+	case CallCount:
+		a.Each = c.countHere(call.Events)
+		return a
 	case CallRefresh:
 		ctx, cancel := context.WithTimeout(ctx, refreshTime)
 		defer cancel()

@@ -26,6 +26,7 @@ type Cluster struct {
 	peers    Peers         // nil: the hub is alone
 	back     time.Duration // in which a client that was sent away is back
 	remotes  remotes
+	askers   askers
 
 	owed *owed // nil: the hub is alone
 
@@ -40,7 +41,7 @@ type Cluster struct {
 	// The others are told of what is here under the lock under which it changes, so that
 	// what they were told last is so. The broker is not waited for.
 	mu  sync.Mutex
-	own map[string]map[*delivery.Connection]Session // guarded by mu: what the others were told of, by tenant
+	own map[string]*ownConns // guarded by mu: by tenant
 }
 
 // Presence keeps who is online of all hubs.
@@ -84,7 +85,8 @@ type Config struct {
 // New joins a hub and its presence to others.
 func New(cfg Config) *Cluster {
 	peers := cfg.Peers
-	c := &Cluster{cfg: cfg, presence: cfg.Presence, typists: cfg.Typists, peers: peers, back: cfg.Back, remotes: remotes{quotas: cfg.Pools}, own: map[string]map[*delivery.Connection]Session{}}
+	c := &Cluster{cfg: cfg, presence: cfg.Presence, typists: cfg.Typists, peers: peers, back: cfg.Back, remotes: remotes{quotas: cfg.Pools}, own: map[string]*ownConns{}}
+	c.askers.peers, c.askers.counts = peers, cfg.Delivery.Counts
 	c.following.places = make(chan struct{}, followAtOnce)
 	cfg.Delivery.Streams.Observe(c)
 	if peers != nil {
@@ -118,10 +120,10 @@ func (c *Cluster) Connected(conn *delivery.Connection) {
 	s := sessionOf(conn)
 	c.mu.Lock()
 	if c.own[conn.Tenant] == nil {
-		c.own[conn.Tenant] = map[*delivery.Connection]Session{}
+		c.own[conn.Tenant] = &ownConns{}
 		c.begunLocked(conn.Tenant)
 	}
-	c.own[conn.Tenant][conn] = s
+	c.own[conn.Tenant].add(conn)
 	c.peers.Tell(conn.Tenant, SessionChange{Session: s})
 	c.mu.Unlock()
 	c.presence.Connected(conn)
@@ -138,7 +140,7 @@ func (c *Cluster) Again(conn *delivery.Connection) {
 func (c *Cluster) tellOf(conn *delivery.Connection) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, there := c.own[conn.Tenant][conn]
+	there := c.own[conn.Tenant].has(conn)
 	if there { // or the others would be told of one that has gone, and never again
 		c.peers.Tell(conn.Tenant, SessionChange{Session: sessionOf(conn)})
 	}
@@ -157,7 +159,7 @@ func (c *Cluster) Disconnected(conn *delivery.Connection) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if delete(c.own[conn.Tenant], conn); len(c.own[conn.Tenant]) == 0 {
+	if own := c.own[conn.Tenant]; own.remove(conn) && len(own.list) == 0 {
 		delete(c.own, conn.Tenant)
 		defer c.overLocked(conn.Tenant) // after what is told of the connection
 	}
@@ -205,22 +207,6 @@ func (c *Cluster) Empty(tenant string) bool { return c.remotes.empty(tenant) }
 // Remotes are the ids of the connections that other hubs are known to have, by tenant.
 func (c *Cluster) Remotes() map[string][]uuid.UUID { return c.remotes.all() }
 
-// Sessions implements Sink.
-func (c *Cluster) Sessions(tenant string) []Session {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if tenant == roll {
-		return c.rollLocked()
-	}
-	sessions := make([]Session, 0, len(c.own[tenant]))
-	for conn, s := range c.own[tenant] {
-		s.ActiveAt = conn.LastActivity()
-		_, s.AskedAt = conn.Asked()
-		sessions = append(sessions, s)
-	}
-	return sessions
-}
-
 // Any implements Sink.
 func (c *Cluster) Any(tenant string) bool {
 	c.mu.Lock()
@@ -228,7 +214,7 @@ func (c *Cluster) Any(tenant string) bool {
 	if tenant == roll {
 		return len(c.own) > 0
 	}
-	return len(c.own[tenant]) > 0
+	return c.own[tenant] != nil
 }
 
 // Changed implements Sink.
@@ -259,6 +245,14 @@ func (c *Cluster) Changed(tenant string, changes []SessionChange, known bool, at
 			c.presence.Went(who, now.usedAt, c.wentAt(s.ID, now, at))
 		}
 	}
+}
+
+// Has implements Sink.
+func (c *Cluster) Has(tenant string, hub [4]byte) []uuid.UUID {
+	if tenant == roll {
+		return c.following.of(hub)
+	}
+	return c.remotes.of(tenant, hub)
 }
 
 // wentAt is until when a connection counts that has gone, its hub at a time; zero: it has told.

@@ -17,8 +17,14 @@ func (c *Cluster) Owes() int {
 	return len(c.owed.of)
 }
 
+// SomeSessions is a piece of what Sessions has.
+func (c *Cluster) SomeSessions(tenant string, end int, sessions []Session) ([]Session, int) {
+	return c.someSessions(tenant, end, sessions)
+}
+
 // What the tests of the package count.
 const (
 	Most        = mostOwed
 	RemoteBytes = remoteBytes
+	Piece       = piece
 )

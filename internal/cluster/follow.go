@@ -3,6 +3,8 @@ package cluster
 import (
 	"context"
 	"crypto/sha256"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -177,13 +179,28 @@ func (c *Cluster) overLocked(tenant string) {
 	c.peers.Tell(roll, SessionChange{Session: s, Gone: true})
 }
 
-// rollLocked is what this hub tells of tenants.
-func (c *Cluster) rollLocked() []Session {
-	sessions := make([]Session, 0, len(c.own))
-	for tenant := range c.own {
-		sessions = append(sessions, c.rollSession(tenant))
+// rollSessions is what this hub tells of tenants.
+func (c *Cluster) rollSessions() []Session {
+	c.mu.Lock()
+	tenants := slices.Collect(maps.Keys(c.own))
+	c.mu.Unlock()
+	sessions := make([]Session, len(tenants))
+	for i, tenant := range tenants {
+		sessions[i] = c.rollSession(tenant)
 	}
 	return sessions
+}
+
+// of are the words of a hub.
+func (f *following) of(hub [4]byte) (ids []uuid.UUID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id := range f.names {
+		if holderOf(id) == hub {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // rollChanged takes others' words.

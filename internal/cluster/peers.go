@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -56,6 +57,7 @@ const (
 	CallAck     CallOp = "ack"     // one's client has handled what it was sent
 	CallSettle  CallOp = "settle"  // what clients have acknowledged is kept for all hubs
 	CallExplain CallOp = "explain" // why an event did not reach some profiles
+	CallCount   CallOp = "count"   // how many connections events are for
 	CallRooms   CallOp = "rooms"   // a tenant's membership is known up to a place of its own
 	CallRefresh CallOp = "refresh" // a room's membership is asked anew of the service that owns it
 )
@@ -83,6 +85,7 @@ type Call struct {
 	Wait    time.Duration        `json:",omitzero"` // that a poll may take; 0: it is the last; less: nothing is taken
 	Sent    *delivery.Sent       `json:",omitzero"`
 	Of      []event.Profile      `json:",omitzero"`
+	Events  []json.RawMessage    `json:",omitzero"` // without what is not asked of them, as they are stored
 }
 
 // Answer is the other hub's.
@@ -93,7 +96,7 @@ type Answer struct {
 	Unwatched   bool           `json:",omitzero"` // Unwatch was understood
 	Acks        Acks           `json:",omitzero"` // what came of an acknowledgement; empty: it was not understood, by the version before
 	Why         []delivery.Why `json:",omitzero"` // of each profile that was asked of
-	Each        []int          `json:",omitzero"` // how many connections each has
+	Each        []int          `json:",omitzero"` // how many connections each has that was asked of; of events nil by the version before
 	Records     []byte         `json:",omitzero"` // that a poll is answered; none: there were none, or Over
 	Over        bool           `json:",omitzero"` // the poll is the last
 	Connections []Described
@@ -161,6 +164,8 @@ type Sink interface {
 	// Changed is told of others' sessions: known, of what there was when the tenant was
 	// held; at is when those went that went with their hub.
 	Changed(tenant string, changes []SessionChange, known bool, at time.Time)
+	// Has are the sessions of another hub that are known by what Changed was told.
+	Has(tenant string, hub [4]byte) []uuid.UUID
 	// Typed is told of typing that another hub was told of.
 	Typed(tenant string, t Typing)
 	// Serve answers a call.

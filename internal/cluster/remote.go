@@ -155,6 +155,20 @@ func (t *tenantRemotes) remove(id uuid.UUID, s *session) turned {
 	return now
 }
 
+// of are the connections that a hub has.
+func (r *remotes) of(tenant string, hub [4]byte) (ids []uuid.UUID) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if t := r.tenants[tenant]; t != nil {
+		for id := range t.sessions.All() {
+			if holderOf(id) == hub {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
+}
+
 // all are the ids of the connections that are known, by tenant.
 func (r *remotes) all() map[string][]uuid.UUID {
 	r.mu.RLock()

@@ -140,7 +140,7 @@ func (m *Members) admitLocked(t *tenant, r event.Room, join, leave []event.Profi
 // stored comes back, to all of them, through belong.
 func (m *Members) changeShared(ctx context.Context, name string, r event.Room, differ func(*memberships) (join, leave []event.Profile)) error {
 	for {
-		t, err := m.tenants.ensureLocked(ctx, name)
+		t, err := m.tenants.roomsLocked(ctx, name)
 		if err != nil {
 			return err
 		}

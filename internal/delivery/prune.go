@@ -3,12 +3,15 @@ package delivery
 import (
 	"time"
 
+	"realtimehub/internal/history"
 	"realtimehub/internal/room"
 )
 
 // forget drops a tenant that has no stream, and no membership but what all hubs of
 // the cluster keep. Who waits for a tenant that is busy holds nothing that others need.
-func (t *Tenants) forget(name string) {
+func (t *Tenants) forget(name string) { t.forgetAt(name, time.Now()) }
+
+func (t *Tenants) forgetAt(name string, now time.Time) {
 	tenant := t.find(name)
 	if tenant == nil {
 		return
@@ -29,20 +32,48 @@ func (t *Tenants) forget(name string) {
 		tenant.mu.Unlock()
 		return
 	}
-	tenant.forgotten = true
-	t.quotas.State.Give(tenant.name, tenant.charged)
-	tenant.unmarkLocked() // before there can be another of its name
-	t.mu.Lock()
-	delete(t.byName, name)
-	t.mu.Unlock()
-	attached, shared := tenant.attached, tenant.shared
+	attached, shared, enrolled := tenant.attached, tenant.shared, tenant.enrolled
+	if attached {
+		tenant.usedAt = now // until now somebody was here
+	}
+	if t.staysLocked(tenant, now) {
+		enrolled = false // it remains so
+		tenant.attached, tenant.shared, tenant.head = false, false, history.Cursor{}
+	} else {
+		t.dropLocked(tenant)
+	}
 	tenant.flush() // a stream that was closed meanwhile may have been gathered before
 	if attached {
 		t.log.Detach(name)
 	}
-	if shared {
-		t.unshare(name)
+	if enrolled {
+		t.rooms.Detach(name)
 	}
+	if shared {
+		t.sharing.Unshare(name)
+	}
+}
+
+// dropLocked has a tenant be no longer among the tenants.
+func (t *Tenants) dropLocked(tenant *tenant) {
+	tenant.forgotten = true
+	t.quotas.State.Give(tenant.name, tenant.charged)
+	tenant.unmarkLocked() // before there can be another of its name
+	t.mu.Lock()
+	delete(t.byName, tenant.name)
+	t.mu.Unlock()
+}
+
+// restTime is how long the rooms of a tenant that nobody needs stay known, so that they need not
+// be read again when somebody is back soon, or publishes now and then.
+const restTime = 10 * time.Minute
+
+// staysLocked says that a tenant's rooms stay known though nobody needs them now: they were used
+// lately, and at least half of the memory for such is free.
+func (t *Tenants) staysLocked(tenant *tenant, now time.Time) bool {
+	all, taken := t.quotas.State.All(), t.quotas.State.Total()
+	return tenant.enrolled && !tenant.rooms.Empty() && now.Sub(tenant.usedAt) < restTime &&
+		(all == 0 || taken <= all/2)
 }
 
 // Prune forgets what nobody needs of who belonged where, and the tenants that nobody needs.
@@ -51,7 +82,7 @@ func (t *Tenants) forget(name string) {
 func (t *Tenants) Prune(now time.Time, oldest func(name string) (uint64, error)) {
 	for _, name := range t.ledger.marked() {
 		t.prune(name, now, oldest)
-		t.forget(name)
+		t.forgetAt(name, now)
 	}
 }
 

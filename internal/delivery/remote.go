@@ -2,9 +2,11 @@ package delivery
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // roomsTime is how long an event waits until this hub knows of its tenant's rooms.
@@ -21,7 +23,7 @@ func (t *Tenants) EnsureRooms(ctx context.Context, events []*event.Event) {
 	known := ""
 	for _, e := range events {
 		if _, ok := e.Target.Room(); ok && e.TenantID != known {
-			if tenant, err := t.ensureLocked(ctx, e.TenantID); err == nil {
+			if tenant, err := t.roomsLocked(ctx, e.TenantID); err == nil {
 				tenant.mu.Unlock()
 			}
 			known = e.TenantID
@@ -29,18 +31,116 @@ func (t *Tenants) EnsureRooms(ctx context.Context, events []*event.Event) {
 	}
 }
 
-// CountRemote is how many of an event's connections other hubs hold, and how many
-// members its room has on all of them: -1 where that is not known.
-func (t *Tenants) CountRemote(ctx context.Context, e *event.Event) (connections, members int) {
-	if !t.SureNow() {
-		return 0, -1
+// Remote is what an event's target has on other hubs.
+type Remote struct {
+	Connections int // as far as is known
+	Members     int // of its room, on all hubs; -1: not known
+}
+
+// CountRemote is that of entries which are no duplicates. A hub that has no stream of a tenant
+// does not keep who is connected elsewhere: it asks.
+func (t *Tenants) CountRemote(ctx context.Context, entries []*history.Entry) []Remote {
+	remotes := make([]Remote, len(entries))
+	if t.sharing == nil {
+		return remotes
 	}
+	var asked []*event.Event
+	var places []int // of those in entries
+	for i, e := range entries {
+		if e.Duplicate {
+			continue
+		}
+		var known bool
+		if remotes[i], known = t.countKnown(ctx, e.Event); !known {
+			asked, places = append(asked, e.Event), append(places, i)
+		}
+	}
+	if len(asked) == 0 {
+		return remotes
+	}
+	for i, n := range t.sharing.Ask(ctx, asked) {
+		if n == CannotCount {
+			n = t.countAnyway(ctx, asked[i])
+		}
+		remotes[places[i]].Connections = n
+	}
+	return remotes
+}
+
+// CannotCount stands for a number that a hub of the version before cannot tell.
+const CannotCount = -1
+
+// countAnyway counts what an event's target has on other hubs once this hub knows all of theirs.
+func (t *Tenants) countAnyway(ctx context.Context, e *event.Event) int {
 	tenant, err := t.ensureLocked(ctx, e.TenantID)
 	if err != nil {
-		return 0, -1 // it is stored, and this is only told
+		return 0
 	}
 	defer tenant.mu.Unlock()
-	room, _ := e.Target.Room()
-	in := tenant.rooms.Of(room)
-	return t.sharing.Count(e, in), in.Len()
+	in, _ := e.Target.Room()
+	return t.sharing.Count(e, tenant.rooms.Of(in))
+}
+
+// countKnown is what is known here of an event's target; known says whether that is also how
+// many connections other hubs hold.
+func (t *Tenants) countKnown(ctx context.Context, e *event.Event) (r Remote, known bool) {
+	r.Members = -1
+	if !t.SureNow() {
+		return r, true // it is stored, and this is only told
+	}
+	tenant := (*tenant)(nil)
+	in, ofRoom := e.Target.Room()
+	if ofRoom {
+		tenant, _ = t.roomsLocked(ctx, e.TenantID)
+	} else {
+		tenant = t.find(e.TenantID)
+	}
+	if tenant == nil {
+		return r, false
+	}
+	defer tenant.mu.Unlock()
+	members := tenant.rooms.Of(in)
+	r.Members = members.Len()
+	if tenant.shared {
+		r.Connections = t.sharing.Count(e, members)
+	}
+	return r, tenant.shared
+}
+
+// CountHere is how many of this hub's connections an event's target resolves to.
+func (t *Tenants) CountHere(e *event.Event) (n int) {
+	tenant := t.find(e.TenantID)
+	if tenant == nil {
+		return 0
+	}
+	defer tenant.mu.Unlock()
+	excluded := event.ExcludedBy(&e.Target)
+	count := func(conns []*Connection) {
+		if excluded.Nobody() {
+			n += len(conns)
+			return
+		}
+		for _, c := range conns {
+			if !excluded.Has(c.Profile, c.ID) {
+				n++
+			}
+		}
+	}
+	switch e.Target.Kind {
+	case event.KindTenant:
+		count(tenant.conns)
+	case event.KindProfile, event.KindProfiles:
+		for _, ref := range e.Target.Profiles {
+			if who := tenant.rooms.Person(ref); who != nil {
+				count(who.Conns())
+			}
+		}
+	case event.KindConversation, event.KindGroup:
+		room, _ := e.Target.Room()
+		here, _ := tenant.rooms.Here(room, math.MaxUint64)
+		for _, who := range here {
+			count(who.Conns())
+		}
+	}
+	return n
 }

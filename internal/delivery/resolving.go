@@ -113,7 +113,7 @@ func (m *Members) ResolveRooms(ctx context.Context, hasToBe bool, events ...*eve
 		if rosters[i] == nil {
 			continue
 		}
-		t, err := m.tenants.openLocked(ctx, key.Tenant)
+		t, err := m.tenants.enter(ctx, key.Tenant, parts{log: true})
 		if err != nil {
 			return nil, err
 		}

@@ -33,7 +33,8 @@ type tenant struct {
 	// Guarded by mu.
 	head       history.Cursor // the last place that was handed to streams
 	attached   bool           // head is known, and the log tells of all that follows
-	shared     bool           // what other hubs know of it is known, and what changes
+	enrolled   bool           // who belongs to its rooms is known, of a cluster that keeps it, and what changes
+	shared     bool           // who is connected to other hubs is known, and what changes
 	gathered   engine.Batch   // what is to be flushed
 	broadcasts broadcasts
 	mark       frames // tells the place markAt
@@ -45,10 +46,11 @@ type tenant struct {
 	coming     int                      // that are admitted, and not yet among conns
 	readers    int                      // who wait for what other hubs know of it
 	watchers   sized.Table[event.Profile, *watched]
-	forgotten  bool  // no longer among the tenants
-	marked     bool  // in the ledger, for Prune
-	bytes      int64 // of what is kept here, but for rooms and the tables
-	charged    int64 // so much of its share of memory is taken
+	usedAt     time.Time // when it was last asked for
+	forgotten  bool      // no longer among the tenants
+	marked     bool      // in the ledger, for Prune
+	bytes      int64     // of what is kept here, but for rooms and the tables
+	charged    int64     // so much of its share of memory is taken
 }
 
 type resolved struct {

@@ -24,6 +24,9 @@ type Sharing interface {
 	// Count is how many connections on other hubs an event's target resolves to, of whose room
 	// these are the members.
 	Count(e *event.Event, members room.Crowd) int
+	// Ask is Count of events of tenants that are not shared: other hubs are asked, all or as far as
+	// they answer. CannotCount: one is of a version that cannot.
+	Ask(ctx context.Context, events []*event.Event) []int
 	// Complete says whether all hubs that are there have told of a tenant that is shared.
 	Complete(ctx context.Context, tenant string) bool
 	// Empty says that nobody is connected to another hub.
@@ -95,21 +98,26 @@ func (t *Tenants) tryFind(name string) (tenant *tenant, busy bool) {
 	return tenant, false
 }
 
+// parts says what is to be known here of a tenant, beside its rooms.
+type parts struct {
+	people bool // who is connected to other hubs
+	log    bool // the streams' place, and what is appended from now on
+}
+
 // openLocked returns the tenant locked, with its streams' place known and all that
 // follows told; an error is the log's.
 func (t *Tenants) openLocked(ctx context.Context, name string) (*tenant, error) {
-	if err := t.sure(ctx); err != nil {
-		return nil, err
-	}
-	return t.enter(ctx, name, func(tenant *tenant) bool { return tenant.attached && (tenant.shared || !t.InCluster()) })
+	return t.enter(ctx, name, parts{people: true, log: true})
 }
 
 // ensureLocked returns the tenant locked, with what other hubs know of it known here.
 func (t *Tenants) ensureLocked(ctx context.Context, name string) (*tenant, error) {
-	if err := t.sure(ctx); err != nil {
-		return nil, err
-	}
-	return t.enter(ctx, name, func(tenant *tenant) bool { return tenant.shared || !t.InCluster() })
+	return t.enter(ctx, name, parts{people: true})
+}
+
+// roomsLocked is ensureLocked for who needs to know nobody that is connected.
+func (t *Tenants) roomsLocked(ctx context.Context, name string) (*tenant, error) {
+	return t.enter(ctx, name, parts{})
 }
 
 // sure waits until what is known here of tenants is what all hubs know.
@@ -130,12 +138,12 @@ var over = func() context.Context {
 	return ctx
 }()
 
-// ensure has what all hubs keep of a tenant known here, for a while.
+// ensure has a tenant's rooms known here, for a while.
 func (t *Tenants) ensure(ctx context.Context, name string) error {
 	return t.ensureFor(ctx, name, false)
 }
 
-// EnsureAll has what all hubs keep of a tenant known here, and who is connected to them. ErrSilent: a hub has not told.
+// EnsureAll is ensure, and has known who is connected to other hubs. ErrSilent: a hub has not told.
 func (t *Tenants) EnsureAll(ctx context.Context, name string) error {
 	return t.ensureFor(ctx, name, true)
 }
@@ -144,7 +152,7 @@ func (t *Tenants) ensureFor(ctx context.Context, name string, all bool) (err err
 	if !t.InCluster() {
 		return nil
 	}
-	tenant, err := t.ensureLocked(ctx, name)
+	tenant, err := t.enter(ctx, name, parts{people: all})
 	if err != nil {
 		return err
 	}
@@ -180,8 +188,11 @@ func (t *Tenants) ShareWith(s Sharing) { t.sharing = s }
 // InCluster says that other hubs have a part in tenants, or keep their rooms.
 func (t *Tenants) InCluster() bool { return t.sharing != nil || t.rooms != nil }
 
-// enter returns the tenant locked, made where there is none, and made enough.
-func (t *Tenants) enter(ctx context.Context, name string, enough func(*tenant) bool) (*tenant, error) {
+// enter returns the tenant locked, made where there is none, with these parts of it known.
+func (t *Tenants) enter(ctx context.Context, name string, needed parts) (*tenant, error) {
+	if err := t.sure(ctx); err != nil {
+		return nil, err
+	}
 	for {
 		tenant := t.find(name)
 		if tenant == nil {
@@ -193,17 +204,18 @@ func (t *Tenants) enter(ctx context.Context, name string, enough func(*tenant) b
 			t.mu.Unlock()
 			continue
 		}
-		if enough(tenant) {
+		step := t.lackingLocked(tenant, needed)
+		if step == nil {
+			tenant.usedAt = time.Now()
 			return tenant, nil
 		}
-		share := !tenant.shared && t.InCluster()
 		tenant.mu.Unlock()
 		g, first := t.gates.take(name)
 		switch {
 		case first && t.InCluster(): // it outlives who asked: others want it as well, or the same again
-			go t.begin(tenant, g, share)
+			go t.begin(tenant, g, step)
 		case first: // nothing is waited for
-			t.begin(tenant, g, share)
+			t.begin(tenant, g, step)
 			if g.err == nil {
 				continue
 			}
@@ -219,18 +231,28 @@ func (t *Tenants) enter(ctx context.Context, name string, enough func(*tenant) b
 	}
 }
 
-// beginTime is how long a tenant may take to be shared or attached.
+// lackingLocked is the next step by which a tenant gets parts that it lacks, nil where it has
+// them.
+func (t *Tenants) lackingLocked(tenant *tenant, needed parts) (step func(context.Context, *tenant) error) {
+	switch {
+	case t.rooms != nil && !tenant.enrolled:
+		return t.enrol
+	case t.sharing != nil && needed.people && !tenant.shared:
+		return t.share
+	case needed.log && !tenant.attached:
+		return t.attach
+	}
+	return nil
+}
+
+// beginTime is how long a step of a tenant may take.
 const beginTime = 2 * time.Minute
 
-// begin shares or attaches a tenant, whose gate was taken.
-func (t *Tenants) begin(tenant *tenant, g *gate, share bool) {
+// begin takes a step with a tenant, whose gate was taken.
+func (t *Tenants) begin(tenant *tenant, g *gate, step func(context.Context, *tenant) error) {
 	ctx, cancel := context.WithTimeout(context.Background(), beginTime)
 	defer cancel()
-	if share {
-		g.err = t.share(ctx, tenant)
-	} else {
-		g.err = t.attach(ctx, tenant)
-	}
+	g.err = step(ctx, tenant)
 	t.gates.end(tenant.name)
 	if g.err != nil {
 		t.forget(tenant.name)
@@ -272,44 +294,36 @@ func (t *Tenants) attach(ctx context.Context, tenant *tenant) error {
 	}
 }
 
-// share learns what other hubs know of a tenant, and is told what changes.
+// enrol learns who belongs to a tenant's rooms, and is told what changes.
+func (t *Tenants) enrol(ctx context.Context, tenant *tenant) error {
+	return once(ctx, tenant, &tenant.enrolled, t.rooms.Attach, t.rooms.Detach)
+}
+
+// share learns who of a tenant is connected to other hubs, and is told what changes.
 func (t *Tenants) share(ctx context.Context, tenant *tenant) error {
+	return once(ctx, tenant, &tenant.shared, t.sharing.Share, t.sharing.Unshare)
+}
+
+// once begins what is done once with a tenant and then noted, and undoes it where the tenant was
+// forgotten meanwhile.
+func once(ctx context.Context, tenant *tenant, done *bool, begin func(context.Context, string) error, undo func(string)) error {
 	tenant.mu.Lock()
-	over := tenant.shared || tenant.forgotten
+	over := *done || tenant.forgotten
 	tenant.mu.Unlock()
 	if over {
 		return nil
 	}
-	if t.rooms != nil {
-		if err := t.rooms.Attach(ctx, tenant.name); err != nil {
-			return err
-		}
-	}
-	if t.sharing != nil {
-		if err := t.sharing.Share(ctx, tenant.name); err != nil {
-			if t.rooms != nil {
-				t.rooms.Detach(tenant.name)
-			}
-			return err
-		}
+	if err := begin(ctx, tenant.name); err != nil {
+		return err
 	}
 	tenant.mu.Lock()
-	tenant.shared = !tenant.forgotten
+	*done = !tenant.forgotten
 	over = tenant.forgotten
 	tenant.mu.Unlock()
 	if over {
-		t.unshare(tenant.name)
+		undo(tenant.name)
 	}
 	return nil
-}
-
-func (t *Tenants) unshare(name string) {
-	if t.rooms != nil {
-		t.rooms.Detach(name)
-	}
-	if t.sharing != nil {
-		t.sharing.Unshare(name)
-	}
 }
 
 // needsLocked says that a tenant must not be forgotten.

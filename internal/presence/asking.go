@@ -14,7 +14,7 @@ type Person struct {
 }
 
 func (p *profile) person() Person {
-	at := event.FormatTime(p.activeAt)
+	at := event.FormatTime(p.activeAt.time())
 	return Person{p.ref, p.status, &at}
 }
 

@@ -16,7 +16,7 @@ const piece = 1000
 type crowd []*profile
 
 func (c *crowd) add(who *profile) {
-	who.place = len(*c)
+	who.place = int32(len(*c))
 	*c = append(*c, who)
 }
 

@@ -12,7 +12,7 @@ func (p *People) Came(a event.TenantProfile, usedAt time.Time, news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	who := p.comesLocked(a.Tenant, a.Profile)
-	who.elsewhere = usedAt
+	who.elsewhere = momentOf(usedAt)
 	p.reviseLocked(who, time.Now())
 	if !news {
 		who.announced = who.status
@@ -24,7 +24,7 @@ func (p *People) Used(a event.TenantProfile, usedAt time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if who := p.findLocked(a.Tenant, a.Profile); who != nil {
-		who.elsewhere = usedAt
+		who.elsewhere = momentOf(usedAt)
 		p.reviseLocked(who, time.Now())
 	}
 }
@@ -35,7 +35,7 @@ func (p *People) Went(a event.TenantProfile, usedAt, at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if who := p.findLocked(a.Tenant, a.Profile); who != nil {
-		who.elsewhere = usedAt
+		who.elsewhere = momentOf(usedAt)
 		p.leftLocked(who, at)
 	}
 }
@@ -44,10 +44,10 @@ func (p *People) Went(a event.TenantProfile, usedAt, at time.Time) {
 func (p *People) Forget(tenant string) {
 	now := time.Now()
 	p.each(tenant, false, func(who *profile) {
-		if who.elsewhere.IsZero() {
+		if who.elsewhere == never {
 			return
 		}
-		who.elsewhere = time.Time{}
+		who.elsewhere = never
 		if !who.connected() {
 			who.leftBy(now.Add(-p.cfg.Grace))
 		}

@@ -74,6 +74,6 @@ func (p *profile) note(all map[string]*News, known bool) {
 		n.Known = append(n.Known, p.ref)
 		return
 	}
-	n.Changes = append(n.Changes, Change{p.ref, p.status, p.announced, event.FormatTime(p.activeAt)})
+	n.Changes = append(n.Changes, Change{p.ref, p.status, p.announced, event.FormatTime(p.activeAt.time())})
 	p.announced = p.status
 }

@@ -68,16 +68,36 @@ type profile struct {
 	tenant    *tenant
 	ref       event.Profile
 	conns     []*delivery.Connection
-	usedAt    time.Time // the latest activity of conns
-	elsewhere time.Time // the latest activity of connections to other hubs; zero: there are none
-	activeAt  time.Time // the latest activity ever
-	spokeAt   time.Time // activity that is no connection's own: typing
+	usedAt    moment    // the latest activity of conns
+	elsewhere moment    // the latest activity of connections to other hubs; never: there are none
+	activeAt  moment    // the latest activity ever
+	spokeAt   moment    // activity that is no connection's own: typing
 	leftAt    time.Time // when the last connection closed, since one opened
 	status    Status
 	announced Status // at the last Advance
 	dirty     bool
-	place     int           // in its crowd
+	place     int32         // in its crowd
 	seen      *list.Element // in tenant.seen
+}
+
+// moment is a time, in Unix nanoseconds: there are many.
+type moment int64
+
+// never is before every other.
+const never moment = 0
+
+func momentOf(at time.Time) moment {
+	if at.IsZero() {
+		return never
+	}
+	return moment(at.UnixNano())
+}
+
+func (m moment) time() time.Time {
+	if m == never {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(m))
 }
 
 // Due implements due.Owner.
@@ -89,7 +109,7 @@ func (p *People) Connected(c *delivery.Connection) {
 	defer p.mu.Unlock()
 	who := p.comesLocked(c.Tenant, c.Profile)
 	if len(who.conns) == 0 {
-		who.usedAt = time.Time{}
+		who.usedAt = never
 	}
 	who.conns = append(who.conns, c)
 	who.used(c)
@@ -144,7 +164,7 @@ func (p *People) Left(c *delivery.Connection, at time.Time) {
 	if len(who.conns) == 0 {
 		who.conns = nil
 	}
-	if !c.LastActivity().Before(who.usedAt) { // else another was used later
+	if momentOf(c.LastActivity()) >= who.usedAt { // else another was used later
 		who.lookAtAll()
 	}
 	p.leftLocked(who, at)
@@ -161,7 +181,7 @@ func (p *People) leftLocked(who *profile, at time.Time) {
 }
 
 // connected says whether somebody has a connection, on whichever hub.
-func (p *profile) connected() bool { return len(p.conns) > 0 || !p.elsewhere.IsZero() }
+func (p *profile) connected() bool { return len(p.conns) > 0 || p.elsewhere != never }
 
 // Touch says that a connection was active at a time, which is now.
 func (p *People) Touch(c *delivery.Connection, now time.Time) {
@@ -179,8 +199,9 @@ func (p *People) Spoke(a event.TenantProfile) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if who := p.findLocked(a.Tenant, a.Profile); who != nil {
-		who.spokeAt = time.Now()
-		p.reviseLocked(who, who.spokeAt)
+		now := time.Now()
+		who.spokeAt = momentOf(now)
+		p.reviseLocked(who, now)
 	}
 }
 
@@ -193,14 +214,12 @@ func (p *People) findLocked(tenant string, ref event.Profile) *profile {
 
 // used notes the activity of one of a profile's connections.
 func (p *profile) used(c *delivery.Connection) {
-	if at := c.LastActivity(); at.After(p.usedAt) {
-		p.usedAt = at
-	}
+	p.usedAt = max(p.usedAt, momentOf(c.LastActivity()))
 }
 
 // lookAtAll notes the activity of those connections that there are now.
 func (p *profile) lookAtAll() {
-	p.usedAt = time.Time{}
+	p.usedAt = never
 	for _, c := range p.conns {
 		p.used(c)
 	}

@@ -99,11 +99,11 @@ func TestPresenceLooksAtNoOtherConnection(t *testing.T) {
 		w.passes(time.Second)
 		another := w.comes(1)
 		w.Left(one, time.Now())
-		is.True(who.activeAt.Before(untold))
+		is.True(who.activeAt < momentOf(untold))
 		w.Left(another, time.Now())
-		is.True(who.activeAt.Equal(untold)) // the latest has left
+		is.True(who.activeAt == momentOf(untold)) // the latest has left
 		is.Equal(len(who.conns), 1)
 		w.Left(other, time.Now())
-		is.True(who.usedAt.IsZero())
+		is.True(who.usedAt == never)
 	})
 }

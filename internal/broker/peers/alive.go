@@ -289,7 +289,7 @@ func (p *Peers) bury(silent map[string]time.Time) {
 func (p *Peers) drop(name string, at time.Time) {
 	p.changing.Lock()
 	defer p.changing.Unlock()
-	var changes []Change
+	var topics []string
 	p.mu.Lock()
 	if _, known := p.nodes[name]; known {
 		delete(p.nodes, name)
@@ -300,17 +300,14 @@ func (p *Peers) drop(name string, at time.Time) {
 		delete(h.of, name)
 		delete(h.first, name)
 		p.readyLocked(h)
-		if s == nil || len(s.ids) == 0 {
-			continue
+		if s != nil {
+			topics = append(topics, topic)
 		}
-		c := Change{Topic: topic, Node: name, At: at}
-		for id := range s.ids {
-			c.Ops = append(c.Ops, Op{ID: id})
-		}
-		changes = append(changes, c)
 	}
 	p.mu.Unlock()
-	for _, c := range changes {
-		p.cfg.Changed(c)
+	for _, topic := range topics {
+		if ops := without(nil, p.cfg.Has(topic, name), nil); len(ops) > 0 {
+			p.cfg.Changed(Change{Topic: topic, Node: name, At: at, Ops: ops})
+		}
 	}
 }

@@ -31,8 +31,7 @@ type remoteSet struct {
 	heard   bool // its first snapshot has come
 	known   bool // the snapshot that comes is of what was there already
 	version uint64
-	ids     map[ID]struct{}
-	partial map[ID]struct{} // of a snapshot in several messages
+	partial map[ID]struct{} // of a snapshot, as long as more of its messages are to come
 	parts   uint64          // of those that have come
 }
 
@@ -153,7 +152,7 @@ func (p *Peers) setLocked(node, topic string) *remoteSet {
 	}
 	s := h.of[node]
 	if s == nil {
-		s = &remoteSet{ids: map[ID]struct{}{}}
+		s = &remoteSet{}
 		h.of[node] = s
 	}
 	return s
@@ -178,38 +177,27 @@ func (p *Peers) delta(node, topic string, from, to uint64, r *reader) {
 		return
 	}
 	s.version = to
-	for _, op := range ops {
-		if op.Data == nil {
-			delete(s.ids, op.ID)
-		} else {
-			s.ids[op.ID] = struct{}{}
-		}
-	}
 	p.mu.Unlock()
 	if len(ops) > 0 {
 		p.cfg.Changed(Change{Topic: topic, Node: node, Ops: ops})
 	}
 }
 
-// add takes a part of a snapshot. With the last one, what the snapshot does not have has gone,
-// which is added to the changes.
-func (r *remoteSet) add(ops []Op, last bool) []Op {
+// add takes a part of a snapshot.
+func (r *remoteSet) add(ops []Op) {
 	for _, op := range ops {
 		r.partial[op.ID] = struct{}{}
 	}
 	r.parts++
-	if !last {
-		for _, op := range ops {
-			r.ids[op.ID] = struct{}{}
-		}
-		return ops
-	}
-	for id := range r.ids {
-		if _, still := r.partial[id]; !still {
+}
+
+// without adds to changes that what a process had has gone but for some.
+func without(ops []Op, had []ID, still map[ID]struct{}) []Op {
+	for _, id := range had {
+		if _, there := still[id]; !there {
 			ops = append(ops, Op{ID: id})
 		}
 	}
-	r.ids, r.partial = r.partial, nil
 	return ops
 }
 
@@ -250,12 +238,18 @@ func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
 		s.partial, s.parts = map[ID]struct{}{}, 0
 		s.known = !s.heard && p.holds[topic].knows(node)
 	}
-	known := s.known
-	if ops = s.add(ops, part&lastPart != 0); part&lastPart != 0 {
+	s.add(ops)
+	known, whole := s.known, map[ID]struct{}(nil)
+	last := part&lastPart != 0
+	if last {
+		whole, s.partial = s.partial, nil
 		s.version, s.heard = version, true
 		n.has(topic)
 	}
 	p.mu.Unlock()
+	if last {
+		ops = without(ops, p.cfg.Has(topic, node), whole)
+	}
 	if len(ops) > 0 {
 		p.cfg.Changed(Change{Topic: topic, Node: node, Ops: ops, Known: known})
 	}

@@ -57,8 +57,10 @@ type Config struct {
 	// Items are this process's own of a topic; Any says whether there are any, at no cost.
 	Items func(topic string) []Op
 	Any   func(topic string) bool
-	// Changed takes others' changes, one after the other.
+	// Changed takes others' changes, one after the other. Has are the items that another has by
+	// them, of a topic that is held: they are kept once.
 	Changed func(Change)
+	Has     func(topic, node string) []ID
 	// Told takes what another Cast.
 	Told func(topic string, data []byte)
 	// Serve answers another's Ask.

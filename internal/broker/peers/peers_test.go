@@ -28,7 +28,8 @@ type member struct {
 	own    map[ID][]byte
 	listed int           // how often all of own was asked for
 	seen   map[ID]string // others' items
-	news   []string      // what was told, and was not known
+	whose  map[ID]string
+	news   []string // what was told, and was not known
 	casts  []string
 	at     time.Time
 	cut    error // what Sure says
@@ -48,7 +49,7 @@ func join(t *testing.T, b *natstest.Broker, node string) *member {
 // joinAt is join at a server's address.
 func joinAt(t *testing.T, url, node string) *member {
 	t.Helper()
-	m := &member{t: t, own: map[ID][]byte{}, seen: map[ID]string{}}
+	m := &member{t: t, own: map[ID][]byte{}, seen: map[ID]string{}, whose: map[ID]string{}}
 	nc, err := nats.Connect(url, nats.NoEcho(), nats.ReconnectWait(50*time.Millisecond), nats.MaxReconnects(-1))
 	if err != nil {
 		t.Fatal(err)
@@ -76,8 +77,10 @@ func joinAt(t *testing.T, url, node string) *member {
 			for _, op := range c.Ops {
 				if op.Data == nil {
 					delete(m.seen, op.ID)
+					delete(m.whose, op.ID)
 				} else {
 					m.seen[op.ID] = string(op.Data)
+					m.whose[op.ID] = c.Node
 				}
 				if !c.Known {
 					m.news = append(m.news, fmt.Sprintf("%d=%s", op.ID[0], op.Data))
@@ -86,6 +89,16 @@ func joinAt(t *testing.T, url, node string) *member {
 			if !c.At.IsZero() {
 				m.at = c.At
 			}
+		},
+		Has: func(_, node string) (ids []ID) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			for id, of := range m.whose {
+				if of == node {
+					ids = append(ids, id)
+				}
+			}
+			return ids
 		},
 		Told: func(_ string, data []byte) {
 			m.mu.Lock()
