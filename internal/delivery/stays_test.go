@@ -160,7 +160,7 @@ func TestAnUnchangedRosterIsNotLookedAt(t *testing.T) {
 		is.True(adopt() != first)
 		is.Equal(service.Questions(), 2)
 		is.True(!acme.rooms.Has(inRoom, user("me"))) // nobody looked
-		service.Set(func() { service.Members = `"user:you","user:me"` })
+		service.Set(func() { service.Members = `"user:me","user:third","user:you"` })
 		adopt()
 		is.True(acme.rooms.Has(inRoom, user("me")))
 	})

@@ -35,8 +35,8 @@ func (Own) Resolve(context.Context, string, event.Room) (*Roster, error) { retur
 // another answer is another pointer.
 type Roster struct {
 	Members []event.Profile // sorted
-	Asked   uint64 // the number of the question: the answer with the higher one is newer
-	bytes   int64  // of memory that the members take
+	Asked   uint64          // the number of the question: the answer with the higher one is newer
+	bytes   int64           // of memory that the members take
 }
 
 // then is the answer after r, which may be nil. It has r's list where nothing has changed, and
