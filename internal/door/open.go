@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/google/uuid"
+
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/delivery"
@@ -20,6 +22,10 @@ import (
 type Opener struct {
 	Streams *delivery.Streams
 	Quotas  *allowance.Pools
+
+	// Returned is told of a client that acknowledges, and has come back with a cursor from a
+	// connection that it names.
+	Returned func(who event.TenantProfile, from uuid.UUID, cursor string)
 }
 
 // Open opens the stream that a client has asked for. The door then serves it, and calls over
@@ -43,6 +49,9 @@ func (o *Opener) Open(r *http.Request, sub delivery.Subscription, stays bool) (c
 			panic(http.ErrAbortHandler) // nobody is left to be told
 		}
 		return nil, nil, nil, err
+	}
+	if sub.Acks && sub.Previous != uuid.Nil && sub.Cursor != "" {
+		o.Returned(event.TenantProfile{Tenant: sub.Tenant, Profile: sub.Profile}, sub.Previous, sub.Cursor)
 	}
 	return c, stream, over, nil
 }
