@@ -55,6 +55,20 @@ func played(t testing.TB, br *natstest.Broker, prefix, tenant string, sessions, 
 	t.Cleanup(p.Close)
 }
 
+// besidePlayed is a hub beside one that is played.
+func besidePlayed(t testing.TB, tenant string, sessions, people int) *testHub {
+	t.Helper()
+	alone(t, "it makes its own")
+	br, prefix := natstest.Start(t, 1), newPrefix()
+	h := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, _ bool) *broker.Broker { return joinBroker(t, br, 0, prefix, kept) },
+		func(hub *HubConfig, _ *PresenceConfig) { hub.Quotas = allowance.New(plan.Of(16 << 30)) })
+	h.nodes = []*testHub{h}
+	played(t, br, prefix, tenant, sessions, people)
+	eventually(t, func() bool { return len(h.peers.Others()) == 1 })
+	return h
+}
+
+// heap is the memory in use.
 func heap() int64 {
 	runtime.GC()
 	runtime.GC()
@@ -72,12 +86,7 @@ func TestBytesOfSessionsElsewhere(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
-			br, prefix := natstest.Start(t, 1), newPrefix()
-			h := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, _ bool) *broker.Broker { return joinBroker(t, br, 0, prefix, kept) },
-				func(hub *HubConfig, _ *PresenceConfig) { hub.Quotas = allowance.New(plan.Of(16 << 30)) })
-			h.nodes = []*testHub{h}
-			played(t, br, prefix, "acme", int(of.sessions), int(of.people))
-			eventually(t, func() bool { return len(h.peers.Others()) == 1 })
+			h := besidePlayed(t, "acme", int(of.sessions), int(of.people))
 			before := heap()
 			h.open(t, "tenant=acme&profile=me")
 			eventually(t, func() bool { return len(h.Cluster.Remotes()["acme"]) == int(of.sessions) })
@@ -127,6 +136,17 @@ func TestAHubThatOnlyPublishes(t *testing.T) {
 	}
 	is.Equal(len(publishes.Cluster.Remotes()), 0)
 	is.Equal(publishes.publish(t, "beta", "x.y", `{"kind":"tenant"}`, "1")["connections"], 0.0)
+}
+
+// A hub of the version before cannot say how many of its connections an event has: the one that
+// publishes learns who is connected there, as it did before.
+func TestPublishingBesideTheVersionBefore(t *testing.T) {
+	is := is.New(t)
+	h := besidePlayed(t, "acme", 6, 3)
+	eventually(t, func() bool { return h.publish(t, "acme", "x.y", `{"kind":"tenant"}`, "1")["connections"] == 6.0 })
+	is.Equal(h.publish(t, "acme", "x.y", `{"kind":"profile","profiles":["u-1"]}`, "1")["connections"], 2.0)
+	h.Sweep(time.Now())
+	is.Equal(len(h.Cluster.Remotes()), 0)
 }
 
 // A tenant's membership is read once, and not again when somebody is back soon after the last

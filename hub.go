@@ -132,6 +132,7 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]delivery.Re
 		return nil, err
 	}
 	h.tenants.EnsureRooms(ctx, events)
+	count := h.tenants.CountRemote(ctx, events) // meanwhile
 	if err := h.append(ctx, entries); err != nil {
 		return nil, err
 	}
@@ -140,7 +141,7 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]delivery.Re
 	if err := h.oblige(ctx, entries); err != nil {
 		return nil, err
 	}
-	remotes := h.tenants.CountRemote(ctx, entries)
+	remotes := count()
 	for i, e := range entries {
 		if debug {
 			h.logger.Debug("published", "tenant", e.Event.TenantID, "type", e.Event.Type, "id", e.Event.ID,

@@ -99,31 +99,38 @@ func (a *askers) next(node [4]byte, hub *asker, after *question) *question {
 }
 
 // Ask implements Sharing. A hub that does not answer in time has none, as far as is known.
-func (c *Cluster) Ask(ctx context.Context, events []*event.Event) []int {
-	ctx, cancel := context.WithTimeout(ctx, countTime)
-	defer cancel()
-	type wanted struct {
-		event, place int
-		q            *question
-	}
+func (c *Cluster) Ask(events []*event.Event) (counts func(context.Context) []int) {
 	var all []wanted
 	for i, e := range events {
 		bare := event.Event{TenantID: e.TenantID, Target: e.Target, Payload: []byte("null")}
 		data := bare.AppendWhole(nil)
 		for _, node := range c.holders(e) {
 			if q, place := c.askers.want(node, data); q != nil {
-				all = append(all, wanted{event: i, place: place, q: q})
+				all = append(all, wanted{event: i, place: place, in: q})
 			}
 		}
 	}
-	counts := make([]int, len(events))
+	return func(ctx context.Context) []int { return sum(ctx, len(events), all) }
+}
+
+// wanted is an event in a question.
+type wanted struct {
+	event, place int // among those asked for together, and in the question
+	in           *question
+}
+
+// sum adds up what hubs answer of each event.
+func sum(ctx context.Context, events int, all []wanted) []int {
+	ctx, cancel := context.WithTimeout(ctx, countTime)
+	defer cancel()
+	counts := make([]int, events)
 	for _, w := range all {
 		switch {
-		case !w.q.await(ctx):
-		case w.q.old:
+		case !w.in.await(ctx):
+		case w.in.old:
 			counts[w.event] = delivery.CannotCount
-		case w.q.each != nil && counts[w.event] != delivery.CannotCount:
-			counts[w.event] += w.q.each[w.place]
+		case w.in.each != nil && counts[w.event] != delivery.CannotCount:
+			counts[w.event] += w.in.each[w.place]
 		}
 	}
 	return counts

@@ -16,7 +16,6 @@ import (
 	"realtimehub/internal/cluster/clustertest"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
-	"realtimehub/internal/history"
 	"realtimehub/internal/room"
 )
 
@@ -45,18 +44,22 @@ func toTenant(n int) []*event.Event {
 	return events
 }
 
+func (r *rig) ask(t testing.TB, events []*event.Event) []int {
+	return r.Ask(events)(t.Context())
+}
+
 // What all hubs say is added up; who holds a connection is asked alone.
 func TestAskingWhatOthersHave(t *testing.T) {
 	is := is.New(t)
 	r := newRig(t, counting(1, 2, 3), room.Own{})
-	is.Equal(r.Ask(t.Context(), toTenant(2)), []int{6000, 6000})
+	is.Equal(r.ask(t, toTenant(2)), []int{6000, 6000})
 	id := uuid.Must(uuid.NewV7())
 	for mark, n := range map[byte]int{2: 2000, 4: 0, 9: 0} { // one that is gone has none, and this one no remote ones
 		of := hub(mark)
 		copy(id[len(id)-len(of):], of[:])
-		is.Equal(r.Ask(t.Context(), []*event.Event{{TenantID: "acme", Target: event.ToConnection(id.String())}}), []int{n})
+		is.Equal(r.ask(t, []*event.Event{{TenantID: "acme", Target: event.ToConnection(id.String())}}), []int{n})
 	}
-	is.Equal(r.Ask(t.Context(), []*event.Event{{TenantID: "acme", Target: event.ToConnection("x")}}), []int{0})
+	is.Equal(r.ask(t, []*event.Event{{TenantID: "acme", Target: event.ToConnection("x")}}), []int{0})
 }
 
 // However many publish while a hub answers, it is asked once more.
@@ -73,12 +76,12 @@ func TestManyPublishesAskTogether(t *testing.T) {
 		r := newRig(t, peers, room.Own{})
 		var all sync.WaitGroup
 		for range 100 {
-			all.Go(func() { is.Equal(r.Ask(t.Context(), toTenant(1)), []int{1000}) })
+			all.Go(func() { is.Equal(r.ask(t, toTenant(1)), []int{1000}) })
 		}
 		all.Wait()
 		is.True(questions.Load() <= 3)
 		time.Sleep(time.Hour)
-		is.Equal(r.Ask(t.Context(), toTenant(1)), []int{1000}) // it is asked again
+		is.Equal(r.ask(t, toTenant(1)), []int{1000}) // it is asked again
 	})
 }
 
@@ -98,16 +101,16 @@ func TestAskingAHubThatIsSilent(t *testing.T) {
 		}
 		r := newRig(t, peers, room.Own{})
 		start := time.Now()
-		is.Equal(r.Ask(t.Context(), toTenant(1)), []int{2000})
+		is.Equal(r.ask(t, toTenant(1)), []int{2000})
 		is.Equal(time.Since(start), 300*time.Millisecond)
 		time.Sleep(time.Millisecond)
 		for range 10 {
-			is.Equal(r.Ask(t.Context(), toTenant(1)), []int{2000})
+			is.Equal(r.ask(t, toTenant(1)), []int{2000})
 		}
 		is.Equal(time.Since(start), 301*time.Millisecond)
 		silent.Store(false)
 		time.Sleep(time.Second)
-		is.Equal(r.Ask(t.Context(), toTenant(1)), []int{3000})
+		is.Equal(r.ask(t, toTenant(1)), []int{3000})
 		is.Equal(r.Streams.Stats().Unanswered, int64(1))
 	})
 }
@@ -126,11 +129,10 @@ func TestAskingAHubThatCannotCount(t *testing.T) {
 		return answer(node, c)
 	}
 	r := newRig(t, peers, room.Own{})
-	is.Equal(r.Ask(t.Context(), toTenant(1)), []int{delivery.CannotCount})
-	entry := &history.Entry{Event: toTenant(1)[0]}
-	is.Equal(r.Tenants.CountRemote(t.Context(), []*history.Entry{entry})[0].Connections, 0)
+	is.Equal(r.ask(t, toTenant(1)), []int{delivery.CannotCount})
+	is.Equal(r.Tenants.CountRemote(t.Context(), toTenant(1))()[0].Connections, 0)
 	_, known := r.Remotes()["acme"]
 	is.True(known)
 	fault = errors.Join(cluster.ErrElsewhere, context.Canceled)
-	is.Equal(r.Ask(t.Context(), toTenant(1)), []int{2000})
+	is.Equal(r.ask(t, toTenant(1)), []int{2000})
 }

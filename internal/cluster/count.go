@@ -1,6 +1,9 @@
 package cluster
 
 import (
+	"maps"
+	"time"
+
 	"github.com/google/uuid"
 
 	"realtimehub/internal/event"
@@ -8,7 +11,7 @@ import (
 )
 
 // count is how many remote connections an event's target resolves to, of whose room these are
-// the members. It looks at them, or at all profiles elsewhere, whichever are fewer.
+// the members.
 func (r *remotes) count(e *event.Event, members room.Crowd) (n int) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -17,40 +20,87 @@ func (r *remotes) count(e *event.Event, members room.Crowd) (n int) {
 		return 0
 	}
 	excluded := event.ExcludedBy(&e.Target)
-	without := t.withoutOf(&excluded)
-	add := func(who *person) {
-		if who != nil && !excluded.HasAll(who.ref) {
-			n += who.open - without[who]
-		}
-	}
 	switch e.Target.Kind {
 	case event.KindProfile, event.KindProfiles:
+		without := t.withoutOf(&excluded)
 		for _, ref := range e.Target.Profiles {
-			add(t.people.Get(ref))
+			if who := t.people.Get(ref); who != nil && !excluded.HasAll(ref) {
+				n += who.open - without[who]
+			}
 		}
+		return n
 	case event.KindConnection:
 		id, err := uuid.Parse(e.Target.ConnectionID)
 		if s := t.sessions.Get(id); err == nil && s != nil && !excluded.Has(s.who.ref, id) {
-			return 1
+			n = 1
 		}
+		return n
 	case event.KindTenant:
-		if excluded.Nobody() {
-			return t.sessions.Len()
+		return t.sessions.Len() - t.excluded(&excluded, func(event.Profile) bool { return true })
+	}
+	room, _ := e.Target.Room()
+	return max(0, t.inRoom(room, members)-t.excluded(&excluded, members.Has)) // somebody may have come since it was counted
+}
+
+// excluded is how many connections of some people are left out.
+func (t *tenantRemotes) excluded(excluded *event.Excluded, in func(event.Profile) bool) (n int) {
+	for ref := range excluded.Profiles() {
+		if who := t.people.Get(ref); who != nil && in(ref) {
+			n += who.open
 		}
-		for who := range t.people.Values() {
-			add(who)
+	}
+	for who, some := range t.withoutOf(excluded) {
+		if in(who.ref) && !excluded.HasAll(who.ref) {
+			n += some
 		}
-	default:
-		if members.Len() < t.people.Len() {
-			for ref := range members.All() {
-				add(t.people.Get(ref))
+	}
+	return n
+}
+
+// roomCount is how many connections elsewhere a large room had at a time.
+type roomCount struct {
+	connections int
+	at          time.Time
+}
+
+const (
+	largeRoom = 1000        // of which so many would be looked at for each event
+	countTTL  = time.Second // as the contract says: what is told of connections was so within it
+)
+
+// inRoom is how many connections elsewhere a room's members have. It looks at the members or at
+// all people elsewhere, whichever are fewer; where those are many, once a second.
+func (t *tenantRemotes) inRoom(room event.Room, members room.Crowd) (n int) {
+	if min(members.Len(), t.people.Len()) <= largeRoom {
+		return t.lookInRoom(members)
+	}
+	t.counting.Lock()
+	defer t.counting.Unlock()
+	now := time.Now()
+	if count := t.counts[room]; now.Sub(count.at) < countTTL {
+		return count.connections
+	}
+	maps.DeleteFunc(t.counts, func(_ event.Room, count roomCount) bool { return now.Sub(count.at) >= countTTL })
+	if t.counts == nil {
+		t.counts = map[event.Room]roomCount{}
+	}
+	n = t.lookInRoom(members)
+	t.counts[room] = roomCount{connections: n, at: now}
+	return n
+}
+
+func (t *tenantRemotes) lookInRoom(members room.Crowd) (n int) {
+	if members.Len() < t.people.Len() {
+		for ref := range members.All() {
+			if who := t.people.Get(ref); who != nil {
+				n += who.open
 			}
-			return n
 		}
-		for ref, who := range t.people.All() {
-			if members.Has(ref) {
-				add(who)
-			}
+		return n
+	}
+	for ref, who := range t.people.All() {
+		if members.Has(ref) {
+			n += who.open
 		}
 	}
 	return n

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -68,6 +69,40 @@ func TestCountingARoomLooksAtTheFewer(t *testing.T) {
 			is.Equal(looked, c.looked)
 		})
 	}
+}
+
+// Of a large room that is done once a second; whom an event leaves out is left out of it each time.
+func TestCountingALargeRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		looked := 0
+		r, members := elsewhere(t, 3000), crowd{2000, &looked}
+		count := func(exclude ...string) (n, looks int) {
+			e := &event.Event{TenantID: "acme", Target: event.ToConversation("r")}
+			for _, id := range exclude {
+				e.Target.ExcludeProfiles = append(e.Target.ExcludeProfiles, user(id))
+			}
+			before := looked
+			return r.Count(e, members), looked - before
+		}
+		n, looks := count()
+		is.Equal(n, 4000)
+		is.Equal(looks, 2000)
+		for range 10 {
+			n, looks = count("7", "2500", "nobody") // a member, and others
+			is.Equal(n, 3998)
+			is.True(looks <= 3)
+		}
+		come := cluster.SessionChange{Session: cluster.Session{ID: uuid.New(), Profile: user("1")}}
+		r.Changed("acme", []cluster.SessionChange{come}, false, time.Time{})
+		time.Sleep(time.Second)
+		n, looks = count()
+		is.Equal(n, 4001)
+		is.Equal(looks, 2000)
+		toAll := &event.Event{TenantID: "acme", Target: event.ToTenant()}
+		toAll.Target.ExcludeProfiles, toAll.Target.ExcludeConnections = []event.Profile{user("2")}, []uuid.UUID{come.ID, uuid.New()}
+		is.Equal(r.Count(toAll, members), 6001-2-1)
+	})
 }
 
 func BenchmarkCountARoom(b *testing.B) {

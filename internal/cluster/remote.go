@@ -35,6 +35,9 @@ type tenantRemotes struct {
 	people   sized.Table[event.Profile, *person]
 	away     map[uuid.UUID]struct{} // whose hub has sent them away: they are about to go
 	bytes    int64                  // that were taken for them
+
+	counting sync.Mutex
+	counts   map[event.Room]roomCount // guarded by counting: of large rooms, lately
 }
 
 // turned is what has become of a connection that another hub holds.

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"realtimehub/internal/event"
-	"realtimehub/internal/history"
 )
 
 // roomsTime is how long an event waits until this hub knows of its tenant's rooms.
@@ -37,34 +36,34 @@ type Remote struct {
 	Members     int // of its room, on all hubs; -1: not known
 }
 
-// CountRemote is that of entries which are no duplicates. A hub that has no stream of a tenant
-// does not keep who is connected elsewhere: it asks.
-func (t *Tenants) CountRemote(ctx context.Context, entries []*history.Entry) []Remote {
-	remotes := make([]Remote, len(entries))
+// CountRemote is that of events. A hub that has no stream of a tenant does not keep who is
+// connected elsewhere: it asks, and the answer is waited for when the result is called for.
+func (t *Tenants) CountRemote(ctx context.Context, events []*event.Event) (result func() []Remote) {
+	remotes := make([]Remote, len(events))
 	if t.sharing == nil {
-		return remotes
+		return func() []Remote { return remotes }
 	}
 	var asked []*event.Event
-	var places []int // of those in entries
-	for i, e := range entries {
-		if e.Duplicate {
-			continue
-		}
+	var places []int // of those in events
+	for i, e := range events {
 		var known bool
-		if remotes[i], known = t.countKnown(ctx, e.Event); !known {
-			asked, places = append(asked, e.Event), append(places, i)
+		if remotes[i], known = t.countKnown(ctx, e); !known {
+			asked, places = append(asked, e), append(places, i)
 		}
 	}
 	if len(asked) == 0 {
+		return func() []Remote { return remotes }
+	}
+	counts := t.sharing.Ask(asked)
+	return func() []Remote {
+		for i, n := range counts(ctx) {
+			if n == CannotCount {
+				n = t.countAnyway(ctx, asked[i])
+			}
+			remotes[places[i]].Connections = n
+		}
 		return remotes
 	}
-	for i, n := range t.sharing.Ask(ctx, asked) {
-		if n == CannotCount {
-			n = t.countAnyway(ctx, asked[i])
-		}
-		remotes[places[i]].Connections = n
-	}
-	return remotes
 }
 
 // CannotCount stands for a number that a hub of the version before cannot tell.
@@ -86,7 +85,7 @@ func (t *Tenants) countAnyway(ctx context.Context, e *event.Event) int {
 func (t *Tenants) countKnown(ctx context.Context, e *event.Event) (r Remote, known bool) {
 	r.Members = -1
 	if !t.SureNow() {
-		return r, true // it is stored, and this is only told
+		return r, true // this is only told, and not waited for
 	}
 	tenant := (*tenant)(nil)
 	in, ofRoom := e.Target.Room()

@@ -24,9 +24,9 @@ type Sharing interface {
 	// Count is how many connections on other hubs an event's target resolves to, of whose room
 	// these are the members.
 	Count(e *event.Event, members room.Crowd) int
-	// Ask is Count of events of tenants that are not shared: other hubs are asked, all or as far as
-	// they answer. CannotCount: one is of a version that cannot.
-	Ask(ctx context.Context, events []*event.Event) []int
+	// Ask is Count of events of tenants that are not shared: other hubs are asked at once, and
+	// counts waits for them. CannotCount: one is of a version that cannot.
+	Ask(events []*event.Event) (counts func(context.Context) []int)
 	// Complete says whether all hubs that are there have told of a tenant that is shared.
 	Complete(ctx context.Context, tenant string) bool
 	// Empty says that nobody is connected to another hub.

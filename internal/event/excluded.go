@@ -39,6 +39,9 @@ func (e *Excluded) HasAll(p Profile) bool {
 	return all
 }
 
+// Profiles are those all of whose connections are left out.
+func (e *Excluded) Profiles() iter.Seq[Profile] { return maps.Keys(e.profiles) }
+
 // Connections are those that are left out whosever they are.
 func (e *Excluded) Connections() iter.Seq[uuid.UUID] { return maps.Keys(e.connections) }
 
