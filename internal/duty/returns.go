@@ -36,9 +36,8 @@ const (
 
 // Ended keeps what a connection was sent and did not acknowledge, until sent.Until. One that owes
 // nothing has no Until, and is kept as long as another of its person may owe something: without
-// it who comes back from the one would be taken for the other's client. Of too many the one goes
-// that others are not told from by it. It returns what is acknowledged already, by a client that
-// came back ahead of it.
+// it who comes back from the one would be taken for the other's client. It returns what is
+// acknowledged already, by a client that came back ahead of it.
 func (r *Returns) Ended(sent Acknowledgement) (acknowledged []Acknowledgement) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -67,6 +66,7 @@ func (r *Returns) Ahead(back Acknowledgement) {
 	r.keepLocked(&r.ahead, event.TenantProfile{Tenant: back.Tenant, Profile: back.Profile}, back)
 }
 
+// keepLocked keeps one more of a person. Of too many the one goes that others are not told from by it.
 func (r *Returns) keepLocked(in *sized.Table[event.TenantProfile, []Acknowledgement], who event.TenantProfile, a Acknowledgement) {
 	list := append(in.Get(who), a)
 	if len(list) > mostEnded {
@@ -105,7 +105,7 @@ func (r *Returns) Of(back Acknowledgement, others []Acknowledgement) (acknowledg
 // handledBy says that it is of the connection from which a client has come back, which has handled
 // some of it.
 func (a Acknowledgement) handledBy(back Acknowledgement) bool {
-	return a.Connection == back.Connection && a.Of == back.Of && a.After < back.UpTo
+	return a.Connection == back.Connection && a.Of == back.Of && a.After < min(a.UpTo, back.UpTo)
 }
 
 func (a Acknowledgement) upTo(back Acknowledgement) Acknowledgement {
