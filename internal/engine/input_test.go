@@ -249,6 +249,11 @@ func TestAHubThatStoodStill(t *testing.T) {
 		_, err := io.WriteString(v.peer, "!")
 		is.NoErr(err)
 		v.expect(t, []byte("!"))
+		eventually(t, "what came to be handled", func() bool {
+			g.Stream.mu.Lock()
+			defer g.Stream.mu.Unlock()
+			return !g.talk.receives
+		})
 		is.Equal(h.unanswered(g), uint8(0))
 		for n := range missed {
 			h.beatAt(t, g, time.Duration(20+n)*time.Hour)
