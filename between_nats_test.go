@@ -191,4 +191,9 @@ func TestMembershipIsReadOnce(t *testing.T) {
 	is.Equal(b.Stats().Tenants, 0)
 	is.Equal(b.publish(t, "acme", "x.y", toRoom, "1")["members"], float64(members+1))
 	is.True(read() >= members)
+	b.Sweep(time.Now())
+	is.Equal(b.Stats().Tenants, 1)
+	b.quotas.State.Force("large", b.quotas.State.All()/2) // others need the memory
+	b.Sweep(time.Now())
+	is.Equal(b.Stats().Tenants, 0)
 }
