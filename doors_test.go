@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/delivery"
+	"realtimehub/internal/engine"
 	"realtimehub/internal/history"
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/settings"
@@ -102,29 +104,52 @@ func (p *pollers) settle(t testing.TB, h *testHub) {
 	}
 }
 
-// By each door a stream is the same. The whole suite is run by one with -door.
+// By each door a stream is the same, in clear text and over TLS. The whole suite is run by one with
+// -door.
 func TestDoors(t *testing.T) {
 	for _, door := range hubtest.Doors {
-		t.Run(door.Name, func(t *testing.T) {
-			t.Parallel()
-			h := newTestHub(t, func(hub *HubConfig, presence *PresenceConfig) {
-				limits := testLimits
-				limits.Events = 100
-				hub.Log, hub.StreamBuffer = history.NewMemory(limits), 64<<10
-				presence.Audience, presence.Grace = settings.AudienceTenant, 0
+		for _, over := range []string{"", " over TLS"} {
+			t.Run(door.Name+over, func(t *testing.T) {
+				t.Parallel()
+				h := newTestHub(t, func(hub *HubConfig, presence *PresenceConfig) {
+					limits := testLimits
+					limits.Events = 100
+					hub.Log, hub.StreamBuffer = history.NewMemory(limits), 64<<10
+					presence.Audience, presence.Grace = settings.AudienceTenant, 0
+				})
+				h.door = door
+				if over != "" {
+					h.speakTLS(t)
+				}
+				for _, tc := range []struct {
+					name string
+					test func(t *testing.T, h *testHub)
+				}{
+					{"targets", targetsByDoor}, {"order and replay", replayByDoor}, {"gaps", gapsByDoor}, {"presence", presenceByDoor},
+					{"typing", typingByDoor}, {"expiry", expiryByDoor}, {"kick", kickByDoor}, {"slow", slowByDoor}, {"drain", drainByDoor},
+				} {
+					t.Run(tc.name, func(t *testing.T) { tc.test(t, h) })
+				}
 			})
-			h.door = door
-			for _, tc := range []struct {
-				name string
-				test func(t *testing.T, h *testHub)
-			}{
-				{"targets", targetsByDoor}, {"order and replay", replayByDoor}, {"gaps", gapsByDoor}, {"presence", presenceByDoor},
-				{"typing", typingByDoor}, {"expiry", expiryByDoor}, {"kick", kickByDoor}, {"slow", slowByDoor}, {"drain", drainByDoor},
-			} {
-				t.Run(tc.name, func(t *testing.T) { tc.test(t, h) })
-			}
-		})
+		}
 	}
+}
+
+// speakTLS has a hub's clients speak TLS to it, and HTTP/1.1, from now on.
+func (h *testHub) speakTLS(t *testing.T) {
+	t.Helper()
+	for _, node := range h.nodes { // one of them is h, but on a cluster
+		listener, err := engine.Listen(t.Context(), "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		node.Server.Close()
+		node.Server = &httptest.Server{Listener: engine.Secure(listener), Config: &http.Server{Handler: node.Handler, ConnContext: engine.ConnContext}}
+		node.Server.StartTLS()
+		node.URL, node.client = node.Server.URL, node.Server.Client()
+	}
+	first := h.nodes[0]
+	h.Server, h.URL, h.client = first.Server, first.URL, first.client
 }
 
 // closes reads the last words, whose reason it checks, and the end.

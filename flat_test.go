@@ -61,3 +61,29 @@ func BenchmarkFlat(b *testing.B) {
 	})
 	flat(b, "touch of a profile's connections", 1_000, devices, func(hub *Hub) { hub.people.Touch(one, time.Now()) })
 }
+
+// BenchmarkConnectBeside: one after the other connects while events go to all of a tenant's 50,000
+// streams.
+func BenchmarkConnectBeside(b *testing.B) {
+	for _, tenant := range []string{"acme", "globex"} {
+		b.Run(tenant, func(b *testing.B) {
+			hub, _ := newBenchHub(b, 50_000)
+			ctx, stop := context.WithCancel(b.Context())
+			over := make(chan struct{})
+			go func() {
+				defer close(over)
+				for ctx.Err() == nil {
+					e := &event.Event{TenantID: "acme", Type: "load.test", Payload: []byte("1"), Target: event.ToTenant(), Ephemeral: true}
+					hub.Publish(ctx, []*event.Event{e})
+				}
+			}()
+			n := 0
+			for b.Loop() {
+				opens(hub, tenant, fmt.Sprint("new", n))
+				n++
+			}
+			stop()
+			<-over
+		})
+	}
+}

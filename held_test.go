@@ -133,3 +133,28 @@ func TestWhoIsTurnedAwayCostsLittle(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	is.True((after.TotalAlloc-before.TotalAlloc)/times < 32<<10)
 }
+
+// A TLS session is paid for as long as its stream is open, though no handler stays with it.
+func TestSessionsArePaidFor(t *testing.T) {
+	is := is.New(t)
+	quotas := allowance.New(plan.Of(1 << 30))
+	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Quotas = quotas })
+	who := event.TenantProfile{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "1"}}
+	open := func() (takes int64, c *testClient) {
+		before := quotas.Person.Of(who)
+		c = h.open(t, "tenant=acme&profile=user:1&presence=none")
+		return quotas.Person.Of(who) - before, c
+	}
+	h.door = hubtest.SSE
+	clear, c := open()
+	c.close()
+	eventually(t, func() bool { return quotas.Person.Of(who) == 0 })
+	h.speakTLS(t)
+	secure, c := open()
+	is.Equal(secure-clear, int64(sessionBytes))
+	c.close()
+	eventually(t, func() bool { return quotas.Person.Of(who) == 0 })
+}
+
+// sessionBytes is what is kept of a stream's TLS session.
+const sessionBytes = 7 << 10

@@ -162,3 +162,20 @@ func TestComesBackFromAnotherThanIsThere(t *testing.T) {
 	is.Equal(status, 400)
 	is.Equal(answer["errors"].([]any)[0].(map[string]any)["field"], "previous")
 }
+
+// A client comes back to a hub while another one has not noticed yet that it has left: it acknowledges
+// what it had there, if it says so. Nobody else can say it.
+func TestComesBackUnnoticed(t *testing.T) {
+	is := is.New(t)
+	h, nodes := threeHubs(t)
+	const query = "tenant=acme&ack=true&profile="
+	before, others := nodes[0].open(t, query+"me"), nodes[0].open(t, query+"you")
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"a.b","payload":1,"deadline":"4s","target":{"kind":"profiles","profiles":["me","you"]}}`)
+	cursor := before.until(t, "a.b").ID
+	others.until(t, "a.b")
+	nodes[1].open(t, query+"me&previous="+before.ConnectionID+"&cursor="+cursor)
+	nodes[1].open(t, query+"me&previous="+others.ConnectionID+"&cursor="+cursor)
+	is.Equal(h.reported(t, "acme", 1), []string{"e you sentUnacknowledged"})
+	before.close()
+	others.close()
+}

@@ -505,6 +505,7 @@ func (s *rosterStub) set(r string, members ...string) {
 	for _, id := range members {
 		roster.Members = append(roster.Members, event.Profile{Type: "user", ID: id})
 	}
+	slices.SortFunc(roster.Members, event.CompareProfiles)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rooms[r] = roster

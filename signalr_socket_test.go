@@ -295,3 +295,20 @@ func TestSignalRSocketTurnedAway(t *testing.T) {
 		is.Equal(s.closes(t), ws.StatusCode(4429))
 	})
 }
+
+// Of one person, or address, so many sockets wait for their handshakes at most. None is a stream yet,
+// so no other bound would hold for them.
+func TestSignalRSocketsThatWait(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t).nodes[0]
+	var waiting []*signalRSocket
+	for range 256 {
+		waiting = append(waiting, dialSignalR(t, h.URL, asMe, ""))
+	}
+	status, answer := h.fromOutside().Do(t, "GET", "/signalr?"+asMe, "",
+		"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+	is.Equal(status, http.StatusServiceUnavailable)
+	is.Equal(answer["code"], "HubFull")
+	waiting[0].accepted(t)
+	dialSignalR(t, h.URL, asMe, handshake).ready(t)
+}

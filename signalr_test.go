@@ -383,3 +383,35 @@ func TestSignalRPayloads(t *testing.T) {
 		is.Equal(envelope.Payload, want)
 	}
 }
+
+// A session that has begun at a hub is over once that one does not hold it any more, at all others too and
+// while its token could open one: it would begin again where it began, and what it has told would come
+// twice, or be lost.
+func TestSignalRPollsDoNotBeginAgain(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	h, nodes := threeHubs(t)
+	s := h.negotiate(t, asMe)
+	call := func(method string, node *testHub) int {
+		res, _ := (&session{node, s.query, nil}).call(t, method, "")
+		return res.StatusCode
+	}
+	is.Equal(call("GET", nodes[0]), http.StatusOK)
+	is.Equal(call("GET", nodes[0]), http.StatusOK)
+	is.Equal(call("DELETE", nodes[0]), http.StatusAccepted)
+	for _, node := range nodes {
+		is.Equal(call("GET", node), http.StatusNotFound)
+		is.Equal(len(node.streams.Connections("acme", nil)), 0)
+	}
+}
+
+// A hub that has started behind the negotiation does not know whether a session has begun.
+func TestSignalRPollsOfAHubBefore(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	h := newTestHub(t)
+	token := signalRKeys.Sign(signalr.Pass{Session: uuid.New(), Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}, Opens: time.Now().Add(10 * time.Second)})
+	res, text := (&session{h, asMe + "&id=" + token, nil}).call(t, "GET", "")
+	is.Equal(res.StatusCode, http.StatusNotFound)
+	is.True(strings.Contains(text, "has ended"))
+}

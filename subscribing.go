@@ -58,7 +58,7 @@ type subscriber struct {
 }
 
 func newSubscriber(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *subscriber {
-	doors, verbs := &door.Opener{Streams: hub.streams, Quotas: hub.quotas}, client.NewVerbs(hub.cluster, limits, auth)
+	doors, verbs := &door.Opener{Streams: hub.streams, Quotas: hub.quotas, Returned: hub.cluster.Returned}, client.NewVerbs(hub.cluster, limits, auth)
 	return &subscriber{
 		hub: hub, verbs: verbs, doors: doors,
 		socket:  websocket.New(doors, verbs, cfg.Logger),

@@ -35,6 +35,7 @@ type Cluster struct {
 	// These guard themselves. mu → following.mu, taking → following.mu
 	turn      turn
 	following following
+	returned  chan struct{} // a place for each return that is being passed on
 
 	taking sync.Mutex // held while others' changes are taken in, or a tenant is let go
 
@@ -85,7 +86,10 @@ type Config struct {
 // New joins a hub and its presence to others.
 func New(cfg Config) *Cluster {
 	peers := cfg.Peers
-	c := &Cluster{cfg: cfg, presence: cfg.Presence, typists: cfg.Typists, peers: peers, back: cfg.Back, remotes: remotes{quotas: cfg.Pools}, own: map[string]*ownConns{}}
+	c := &Cluster{
+		cfg: cfg, presence: cfg.Presence, typists: cfg.Typists, peers: peers, back: cfg.Back,
+		remotes: remotes{quotas: cfg.Pools}, own: map[string]*ownConns{}, returned: make(chan struct{}, returnedAtOnce),
+	}
 	c.askers.peers, c.askers.counts = peers, cfg.Delivery.Counts
 	c.following.places = make(chan struct{}, followAtOnce)
 	cfg.Delivery.Streams.Observe(c)

@@ -272,7 +272,7 @@ func (m *Members) Member(ctx context.Context, tenant string, room event.Room, p 
 		return false, 0, err
 	}
 	if roster != nil {
-		return slices.Contains(roster.Members, p), len(roster.Members), nil
+		return roster.Has(p), len(roster.Members), nil
 	}
 	t, err := m.look(ctx, tenant)
 	if t == nil {

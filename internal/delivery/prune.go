@@ -127,8 +127,7 @@ func (t *tenant) pruneLocked(now time.Time, place uint64) {
 		// While the history has events for the room, its members must be known: somebody
 		// who resumes is to get those events.
 		if now.Sub(r.used) > room.ResolvedTTL && r.at < place {
-			t.unresolveLocked(in)
-			if !rest() {
+			if !t.unresolveLocked(in, rest) {
 				return
 			}
 		}

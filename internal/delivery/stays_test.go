@@ -16,6 +16,7 @@ import (
 	"realtimehub/internal/quota"
 	"realtimehub/internal/room"
 	"realtimehub/internal/room/roomtest"
+	"realtimehub/internal/sized"
 	"realtimehub/internal/sse"
 )
 
@@ -159,7 +160,7 @@ func TestAnUnchangedRosterIsNotLookedAt(t *testing.T) {
 		is.True(adopt() != first)
 		is.Equal(service.Questions(), 2)
 		is.True(!acme.rooms.Has(inRoom, user("me"))) // nobody looked
-		service.Set(func() { service.Members = `"user:you","user:me"` })
+		service.Set(func() { service.Members = `"user:me","user:third","user:you"` })
 		adopt()
 		is.True(acme.rooms.Has(inRoom, user("me")))
 	})
@@ -178,4 +179,42 @@ func TestAnOlderRosterIsNotAdopted(t *testing.T) {
 	acme.adoptLocked(inRoom, after, time.Now())
 	acme.adoptLocked(inRoom, before, time.Now())
 	is.True(!acme.rooms.Has(inRoom, user("me")))
+}
+
+// A room's members are forgotten a piece at a time. If it is resolved meanwhile, all of them are
+// its members.
+func TestARoomIsForgottenByAndBy(t *testing.T) {
+	is := is.New(t)
+	acme, err := newRig(t).Tenants.openLocked(t.Context(), "acme")
+	is.NoErr(err)
+	defer acme.mu.Unlock()
+	roster := &room.Roster{Asked: 1}
+	for i := range 5*unresolvePiece + 1 {
+		roster.Members = append(roster.Members, user(fmt.Sprint(i)))
+	}
+	acme.adoptLocked(inRoom, roster, time.Now())
+	before := acme.bytes
+	rests, left := 0, len(roster.Members)
+	for _, resolved := range []bool{true, false} {
+		goOn := acme.unresolveLocked(inRoom, func() bool {
+			rests++
+			is.True(left-acme.rooms.Len(inRoom) <= unresolvePiece)
+			if left = acme.rooms.Len(inRoom); resolved && rests == 2 {
+				is.True(left > 0)
+				acme.adoptLocked(inRoom, roster, time.Now())
+				left = len(roster.Members)
+			}
+			return true
+		})
+		is.True(goOn)
+		is.Equal(acme.rooms.Len(inRoom) > 0, resolved)
+		is.Equal(acme.rooms.Len(inRoom), left)
+		is.Equal(acme.resolved[inRoom] != nil, resolved)
+	}
+	is.Equal(rests, 2+6)
+	is.Equal(before-acme.bytes, resolvedBytes+sized.Text(inRoom.ID))
+
+	acme.adoptLocked(inRoom, roster, time.Now())
+	is.True(!acme.unresolveLocked(inRoom, func() bool { return false })) // the tenant is forgotten
+	is.Equal(acme.rooms.Len(inRoom), 4*unresolvePiece+1)
 }

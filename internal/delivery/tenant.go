@@ -197,13 +197,33 @@ func (t *tenant) adoptAllLocked(rooms []room.Key, rosters []*room.Roster, now ti
 	return unknown
 }
 
-// unresolveLocked forgets a Resolver's answer.
-func (t *tenant) unresolveLocked(room event.Room) {
-	t.setMembersLocked(room, nil)
+// unresolveLocked forgets a Resolver's answer, and then those whom it had as members, a piece at a
+// time. Others have the tenant between two pieces: rest lets them, and says whether to go on. Who
+// resolves the room meanwhile has the rest of them stay, if it still has them.
+func (t *tenant) unresolveLocked(room event.Room, rest func() bool) (goOn bool) {
 	delete(t.resolved, room)
 	t.bytes -= resolvedBytes + sized.Text(room.ID)
-	t.rooms.Unsure(t.head.Seq)
+	for t.resolved[room] == nil {
+		t.rooms.Unsure(t.head.Seq)
+		some := make([]event.Profile, 0, unresolvePiece)
+		for p := range t.rooms.Members(room) {
+			if some = append(some, p); len(some) == unresolvePiece {
+				break
+			}
+		}
+		t.changeMembersLocked(room, nil, some)
+		if !rest() {
+			return false
+		}
+		if len(some) < unresolvePiece {
+			break
+		}
+	}
+	return true
 }
+
+// unresolvePiece is how many members of a room are forgotten before others have the lock.
+const unresolvePiece = 1000
 
 func (t *tenant) setMembersLocked(room event.Room, members []event.Profile) {
 	join, leave := t.rooms.Differ(room, members)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/google/uuid"
+
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/delivery"
@@ -20,15 +22,18 @@ import (
 type Opener struct {
 	Streams *delivery.Streams
 	Quotas  *allowance.Pools
+
+	// Returned is told of a client that acknowledges, and has come back with a cursor from a
+	// connection that it names.
+	Returned func(who event.TenantProfile, from uuid.UUID, cursor string)
 }
 
 // Open opens the stream that a client has asked for. The door then serves it, and calls over
 // once its handler is done; stays says that the handler is as long as the stream. An error is
 // why the client is turned away, and has been counted.
 func (o *Opener) Open(r *http.Request, sub delivery.Subscription, stays bool) (c *delivery.Connection, stream *engine.Stream, over func(), err error) {
-	request.AbortIfReset(r)
-	if reserve.Holds(r.Context()) || reserve.Begun() {
-		return nil, nil, nil, o.Streams.TurnAway(sub.Tenant, access.ErrDescriptors)
+	if err = o.Room(r, sub.Tenant); err != nil {
+		return nil, nil, nil, err
 	}
 	over = func() {}
 	if stays {
@@ -45,7 +50,20 @@ func (o *Opener) Open(r *http.Request, sub delivery.Subscription, stays bool) (c
 		}
 		return nil, nil, nil, err
 	}
+	if sub.Acks && sub.Previous != uuid.Nil && sub.Cursor != "" {
+		o.Returned(event.TenantProfile{Tenant: sub.Tenant, Profile: sub.Profile}, sub.Previous, sub.Cursor)
+	}
 	return c, stream, over, nil
+}
+
+// Room says whether there is a descriptor for one more stream of a tenant. An error is like one of
+// Open, which asks by itself.
+func (o *Opener) Room(r *http.Request, tenant string) error {
+	request.AbortIfReset(r)
+	if reserve.Holds(r.Context()) || reserve.Begun() {
+		return o.Streams.TurnAway(tenant, access.ErrDescriptors)
+	}
+	return nil
 }
 
 // TurnedAway is what a client is told on its stream after an error of Open.

@@ -144,7 +144,7 @@ func (r *records) receive(p []byte) (int, error) {
 	switch {
 	case n > 0:
 		return n, nil // an error will be there again
-	case errors.As(err, new(nothingYet)):
+	case errors.Is(err, nothingYet{}):
 		return 0, errFull
 	case err == io.EOF:
 		return 0, nil

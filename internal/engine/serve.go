@@ -3,11 +3,16 @@ package engine
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 )
 
 // writeTimeout bounds one write on the plain path; no other client feels it.
 const writeTimeout = 15 * time.Second
+
+// framePiece is how much is written at once over HTTP/2, whose connection keeps the room that the
+// largest of its frames took.
+const framePiece = 4 << 10
 
 // Serve writes s as the answer to r, a GET whose header w has, until the client leaves, the stream
 // is closed or a write fails; then s's owner is told. HTTP/1 over TCP on
@@ -37,10 +42,16 @@ func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
 	w.WriteHeader(http.StatusOK)
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Time{}) // the server's own is for requests
+	piece := chunk
+	if r.ProtoMajor > 1 {
+		piece = framePiece
+	}
 	s.end(s.hand(toClient{
 		write: func(p []byte) error {
-			if _, err := w.Write(p); err != nil {
-				return err
+			for part := range slices.Chunk(p, piece) {
+				if _, err := w.Write(part); err != nil {
+					return err
+				}
 			}
 			return rc.Flush() // a failed write may show here only
 		},

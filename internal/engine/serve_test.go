@@ -37,6 +37,7 @@ type house struct {
 	*Engine
 	addr        string
 	certificate *tls.Certificate // nil: clear text
+	version     uint16           // of TLS, at most; 0: the newest
 
 	stop func() // ends the server
 
@@ -265,6 +266,10 @@ func (h *house) visit(t *testing.T, name, request string) *visitor {
 	if _, err := io.WriteString(conn, strings.ReplaceAll(request, "NAME", name)); err != nil {
 		t.Fatal(err)
 	}
+	return newVisitor(tcp, conn)
+}
+
+func newVisitor(tcp net.Conn, conn peer) *visitor {
 	return &visitor{tcp.(*net.TCPConn), conn, bufio.NewReader(patient{conn})}
 }
 
@@ -273,7 +278,7 @@ func (h *house) speak(tcp net.Conn) peer {
 	if h.certificate == nil {
 		return tcp.(*net.TCPConn)
 	}
-	return tls.Client(tcp, &tls.Config{InsecureSkipVerify: true})
+	return tls.Client(tcp, &tls.Config{InsecureSkipVerify: true, MaxVersion: h.version})
 }
 
 // patient gives each read its own time: a slow machine fails no test, a stream

@@ -12,7 +12,7 @@ import (
 
 // A folder that was lost comes back as a new one, beside which the old one stays a member:
 // what it kept is kept by one fewer until it is removed. Peers names all hubs, so a member
-// that is away while so many others are there is one that was replaced.
+// that cannot be reached while so many others are there is one that was replaced.
 const (
 	replacedEvery = 5 * time.Second // how often the leader looks; tests in this package do not wait so long
 	replacedAfter = 3               // looks in turn that find the same, before it acts
@@ -27,15 +27,33 @@ func (f *Folder) replaced(r *running) (ids []string) {
 	if err != nil || info.Meta == nil {
 		return nil
 	}
+	routes, err := r.server.Routez(&server.RoutezOptions{})
+	if err != nil {
+		return nil
+	}
+	reached := map[string]bool{}
+	for _, route := range routes.Routes {
+		reached[route.RemoteName] = true
+	}
+	return replacedAmong(info.Meta.Replicas, reached, len(f.cfg.Peers.Addrs))
+}
+
+// replacedAmong are the ids of the other members that were replaced, as their leader sees them,
+// where reached are the names of those with a connection to it, and hubs is how many there are
+// to be. Whether a member is current does not say whether it is there: to nats-server one that
+// was lost is current for 10 s more, and its successor is not until it has caught up. Who is
+// removed by mistake is not let in again for 5 minutes.
+func replacedAmong(others []*server.PeerInfo, reached map[string]bool, hubs int) (ids []string) {
 	there := 1
-	for _, p := range info.Meta.Replicas {
-		if p.Current {
-			there++
-		} else {
+	for _, p := range others {
+		switch {
+		case !reached[p.Name]:
 			ids = append(ids, p.Peer)
+		case p.Current:
+			there++
 		}
 	}
-	if there < len(f.cfg.Peers.Addrs) {
+	if there < hubs {
 		return nil
 	}
 	return ids

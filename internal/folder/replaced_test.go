@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/natstest"
@@ -61,9 +62,28 @@ func TestFolderReplaced(t *testing.T) {
 	is.True(messages(t, js) > kept)
 }
 
+// Who has come in the place of a lost one is not removed for it, though the lost one is still
+// current, and it is not yet.
+func TestReplacedIsWhoCannotBeReached(t *testing.T) {
+	is := is.New(t)
+	stayed := &server.PeerInfo{Name: "stayed", Peer: "1", Current: true}
+	lost := &server.PeerInfo{Name: "lost", Peer: "2", Current: true}
+	came := &server.PeerInfo{Name: "came", Peer: "3"}
+	others := []*server.PeerInfo{stayed, lost, came}
+
+	reached := map[string]bool{"stayed": true, "lost": true, "came": true} // the connection to the lost one is not closed yet
+	is.Equal(replacedAmong(others, reached, 3), nil)
+	delete(reached, "lost")
+	is.Equal(replacedAmong(others, reached, 3), nil) // three do not have all yet
+	came.Current = true
+	is.Equal(replacedAmong(others, reached, 3), []string{"2"})
+	delete(reached, "stayed")
+	is.Equal(replacedAmong(others, reached, 3), nil) // of three, two are away
+}
+
 func until(t testing.TB, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it does not come to it")
 		}

@@ -8,9 +8,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -170,6 +168,3 @@ func (r *readers) until(what string, done func() bool) error {
 	}
 	return nil
 }
-
-var _ = net.Dial
-var _ = strings.Repeat

@@ -19,6 +19,8 @@ var rows = []row{
 	{"connect", "CPU µs a connect", "≤ 1.2 × nchan", (*bench).connect},
 	{"post", "CPU µs a POST", "≤ 1.25 × bare", (*bench).post},
 	{"unicast", "CPU µs a POST", "≤ 1.3 × few", (*bench).unicast},
+	{"slope", "bytes a stream more", "≤ 2048 bytes", (*bench).slope},
+	{"connects", "ms a connect", "≤ 1.5 × silence", (*bench).connects},
 	{"ndjson", "CPU µs a line", "≤ 2 × bare, paced", (*bench).ndjson},
 	{"join", "CPU s", "≤ 2 × audience none", (*bench).join},
 	{"stalled", "p99 ms", "≤ 1.1 × alone", (*bench).stalled},
@@ -136,6 +138,10 @@ func (b *bench) bursts(name string, costs lowest) (float64, error) {
 			rounds = 1 // of many seconds
 		}
 		for round := range rounds {
+			written, err := s.writes()
+			if err != nil {
+				return 0, err
+			}
 			start := time.Now()
 			cost, err := s.spent(deliveries, func() error {
 				return publish(c, p, burstEvents, (round+1)*burstEvents, func(int) []byte { return request })
@@ -144,9 +150,16 @@ func (b *bench) bursts(name string, costs lowest) (float64, error) {
 				return 0, err
 			}
 			took := micros(time.Since(start), deliveries)
+			now, err := s.writes()
+			if err != nil {
+				return 0, err
+			}
 			best = min(best, took)
 			costs.add(name, cost)
 			b.say("burst: %s: round %d of %d: %.0f deliveries/s, the server busy for %.0f%% of it", name, round+1, rounds, 1e6/took, 100*cost/took)
+			if now > written {
+				b.say("burst: %s: %.1f events a write", name, float64(deliveries)/float64(now-written))
+			}
 		}
 		return best, nil
 	})

@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
@@ -90,6 +92,25 @@ func (s *server) spent(n int, do func() error) (float64, error) {
 	}
 	after, err := cpuOf(s.pids)
 	return micros(after-before, n), err
+}
+
+// writes is how many write calls a hub has made for events; of other servers it is not known: 0.
+func (s *server) writes() (n int64, err error) {
+	if s.name != "hub" {
+		return 0, nil
+	}
+	res, err := http.Get("http://" + s.addr.String() + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		return 0, err
+	}
+	_, count, _ := strings.Cut(string(text), "\nrealtime_publish_to_write_seconds_count ")
+	line, _, _ := strings.Cut(count, "\n")
+	return strconv.ParseInt(line, 10, 64)
 }
 
 func profile(i int) string { return "user:" + strconv.Itoa(i) }

@@ -34,13 +34,15 @@ func (Own) Resolve(context.Context, string, event.Room) (*Roster, error) { retur
 // Roster is the membership of one room as its owner gave it. It is immutable:
 // another answer is another pointer.
 type Roster struct {
-	Members []event.Profile
-	Asked   uint64 // the number of the question: the answer with the higher one is newer
-	bytes   int64  // of memory that the members take
+	Members []event.Profile // sorted
+	Asked   uint64          // the number of the question: the answer with the higher one is newer
+	bytes   int64           // of memory that the members take
 }
 
-// then is the answer after r, which may be nil. It has r's list where nothing has changed.
+// then is the answer after r, which may be nil. It has r's list where nothing has changed, and
+// sorts the new one.
 func (r *Roster) then(members []event.Profile, asked uint64) *Roster {
+	slices.SortFunc(members, event.CompareProfiles)
 	if r != nil && slices.Equal(r.Members, members) {
 		return &Roster{Members: r.Members, Asked: asked, bytes: r.bytes}
 	}
@@ -55,6 +57,12 @@ func (r *Roster) then(members []event.Profile, asked uint64) *Roster {
 // no member.
 func (r *Roster) Same(other *Roster) bool {
 	return len(r.Members) == len(other.Members) && unsafe.SliceData(r.Members) == unsafe.SliceData(other.Members)
+}
+
+// Has says whether somebody is a member.
+func (r *Roster) Has(p event.Profile) bool {
+	_, is := slices.BinarySearchFunc(r.Members, p, event.CompareProfiles)
+	return is
 }
 
 // Before says whether r was asked for before another answer.

@@ -3,12 +3,14 @@ package room
 import (
 	"context"
 	"fmt"
-	"realtimehub/internal/event"
-	"realtimehub/internal/quota"
-	"realtimehub/internal/room/roomtest"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"realtimehub/internal/event"
+	"realtimehub/internal/quota"
+	"realtimehub/internal/room/roomtest"
 
 	"github.com/matryer/is"
 )
@@ -75,4 +77,19 @@ func TestCallsThatWaitForAnAnswer(t *testing.T) {
 		members.pruneLocked(time.Now().Add(2 * ResolvedTTL))
 		is.Equal(state.Total(), int64(0))
 	})
+}
+
+// Whoever asks for one member looks at few, and an answer in another order changes nothing.
+func TestAnAnswerIsInOrder(t *testing.T) {
+	is := is.New(t)
+	var before *Roster
+	list := []event.Profile{{Type: "user", ID: "b"}, {Type: "user", ID: "a"}, {Type: "bot", ID: "z"}}
+	roster := before.then(slices.Clone(list), 1)
+	for _, p := range list {
+		is.True(roster.Has(p))
+	}
+	is.True(!roster.Has(event.Profile{Type: "user", ID: "z"}))
+	slices.Reverse(list)
+	is.True(roster.then(list, 2).Same(roster))
+	is.True(!roster.then(list[:2], 3).Same(roster))
 }

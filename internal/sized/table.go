@@ -2,16 +2,23 @@ package sized
 
 import (
 	"iter"
-	"maps"
 	"unsafe"
 )
 
 // Table is a map that gets smaller again and knows what it takes in memory; one of Go's
-// never gives back what it once took. The zero value is empty.
+// never gives back what it once took. It is made anew a few entries at a time, so that no call
+// waits for all of it. The zero value is empty.
 type Table[K comparable, V any] struct {
 	of   map[K]V
 	most int // entries it has had since the map was made
+
+	old   map[K]V // from which entries move; nil: none do
+	size  int     // what most was of old
+	walks int     // that are under way: nothing moves meanwhile
 }
+
+// moveTogether is how many entries move at each change.
+const moveTogether = 16
 
 // Put sets the value of k.
 func (t *Table[K, V]) Put(k K, v V) {
@@ -19,39 +26,89 @@ func (t *Table[K, V]) Put(k K, v V) {
 		t.of = map[K]V{}
 	}
 	t.of[k] = v
-	t.most = max(t.most, len(t.of))
+	delete(t.old, k)
+	t.most = max(t.most, t.Len())
+	t.move()
 }
 
 // Get is the value of k, or the zero value.
-func (t *Table[K, V]) Get(k K) V { return t.of[k] }
+func (t *Table[K, V]) Get(k K) V {
+	v, _ := t.Find(k)
+	return v
+}
 
 // Find is the value of k, and whether it is there.
 func (t *Table[K, V]) Find(k K) (V, bool) {
 	v, ok := t.of[k]
+	if !ok && t.old != nil {
+		v, ok = t.old[k]
+	}
 	return v, ok
 }
 
 // Len is how many entries there are.
-func (t *Table[K, V]) Len() int { return len(t.of) }
+func (t *Table[K, V]) Len() int { return len(t.of) + len(t.old) }
 
-// All is every key with its value, in no order. Delete may be called meanwhile; what it
-// removes may still come.
-func (t *Table[K, V]) All() iter.Seq2[K, V] { return maps.All(t.of) }
+// All is every key with its value, in no order. Put and Delete may be called meanwhile: a key that
+// is put may come, or come again.
+func (t *Table[K, V]) All() iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) {
+		t.walks++
+		defer func() { t.walks-- }()
+		for k, v := range t.old {
+			if !yield(k, v) {
+				return
+			}
+		}
+		for k, v := range t.of {
+			if !yield(k, v) {
+				return
+			}
+		}
+	}
+}
 
 // Values is every value, as All has them.
-func (t *Table[K, V]) Values() iter.Seq[V] { return maps.Values(t.of) }
+func (t *Table[K, V]) Values() iter.Seq[V] {
+	return func(yield func(V) bool) {
+		for _, v := range t.All() {
+			if !yield(v) {
+				return
+			}
+		}
+	}
+}
 
 // Delete removes k. A table that is less than half of what it was is made anew.
 func (t *Table[K, V]) Delete(k K) {
 	delete(t.of, k)
-	switch n := len(t.of); {
-	case n == 0:
-		*t = Table[K, V]{}
-	case n < t.most/2 && t.most > 16:
-		of := make(map[K]V, n)
-		maps.Copy(of, t.of)
-		*t = Table[K, V]{of, n}
+	delete(t.old, k)
+	if t.Len() == 0 {
+		*t = Table[K, V]{walks: t.walks}
+		return
 	}
+	if t.old == nil && t.Len() < t.most/2 && t.most > 16 {
+		t.of, t.old = map[K]V{}, t.of
+		t.most, t.size = len(t.old), t.most
+	}
+	t.move()
+}
+
+// move has some entries move.
+func (t *Table[K, V]) move() {
+	if t.old == nil || t.walks > 0 {
+		return
+	}
+	n := 0
+	for k, v := range t.old {
+		if n == moveTogether {
+			return
+		}
+		t.of[k] = v
+		delete(t.old, k)
+		n++
+	}
+	t.old, t.size = nil, 0
 }
 
 // Each is how many bytes one more entry takes, without what its key and its value point to.
@@ -64,10 +121,10 @@ func (t *Table[K, V]) Each() int64 {
 
 // Bytes is what the table takes, without what its keys and its values point to.
 func (t *Table[K, V]) Bytes() int64 {
-	if t.of == nil {
+	if t.Len() == 0 {
 		return 0
 	}
-	return 48 + max(4, int64(t.most))*t.Each() // the smallest map has 8 places
+	return 48 + max(4, int64(t.most+t.size))*t.Each() // the smallest map has 8 places
 }
 
 // Push appends a pointer, or a value as large as one, to a list and adds to bytes what that

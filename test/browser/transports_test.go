@@ -137,6 +137,30 @@ func TestRealtimePollAcknowledgesWhatIsHandled(t *testing.T) {
 	})
 }
 
+// A poll says which connection it comes back from, as another hub may take it. So does one that begins
+// anew with a place.
+func TestRealtimePollNamesItsConnection(t *testing.T) {
+	h := newClientHub(t)
+	const injected = `((usual) => {
+		globalThis.polls = [];
+		globalThis.fetch = (url, ...rest) => {
+			polls.push(new URL(url, location).searchParams);
+			return usual(url, ...rest);
+		};
+	})(fetch)`
+	tab := h.live(asAlice+`, share: false, transport: "poll"`, injected)
+	h.publish("a.b", 1)
+	tab.told(1)
+	tab.becomes(`polls.some((query) => query.get("previous") === is.connectionId && query.get("wait") === "25000ms")`)
+	eventually(t, func() bool { // who is between two polls is told nothing
+		h.call("DELETE", "/v1/tenants/t1/connections?profile=alice", "")
+		time.Sleep(200 * time.Millisecond) // or the hub refuses so many calls
+		return tab.run(`is.state === "displaced"`) == true
+	})
+	tab.run(`(polls.length = 0, c.reconnect())`)
+	tab.becomes(`polls.some((query) => query.get("previous") && query.get("cursor") && query.get("wait") === "0ms")`)
+}
+
 // Who is told that a token has expired, or that one is refused, comes back with the next. Who is told
 // that the hub ends is told why.
 func TestRealtimeTransportsEnd(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"realtimehub/internal/door/socket"
 	"realtimehub/internal/event"
 	"realtimehub/internal/problem"
+	"realtimehub/internal/quota"
 )
 
 // Presence says what a client may see of others, as a JSON array in their order.
@@ -34,16 +35,22 @@ type Door struct {
 	presence Presence
 	keys     Keys
 	logger   *slog.Logger
+	started  time.Time
 
 	// These guard themselves.
-	polls  polls
-	opened opened
-	pings  pings
+	polls   polls
+	opened  opened
+	begun   begun
+	pings   pings
+	shaking *quota.Pool[event.TenantProfile] // sockets that wait for their handshakes
 }
 
 // New makes the door of a hub.
 func New(doors *door.Opener, cluster *cluster.Cluster, verbs *client.Verbs, presence Presence, keys Keys, logger *slog.Logger) *Door {
-	d := &Door{doors: doors, cluster: cluster, verbs: verbs, presence: presence, keys: keys, logger: logger, pings: pings{find: doors.Streams.ByID}}
+	d := &Door{
+		doors: doors, cluster: cluster, verbs: verbs, presence: presence, keys: keys, logger: logger, started: time.Now(), pings: pings{find: doors.Streams.ByID},
+		shaking: quota.New[event.TenantProfile](0, 0),
+	}
 	cluster.ServePolls(d.pollFor)
 	return d
 }
@@ -157,14 +164,22 @@ func (d *Door) session(r *http.Request, pass Pass, who *access.Caller) (c *deliv
 	return c, nil
 }
 
-// elsewhere is a session that another hub holds, nil if none does. To ask all counts as a call.
+// mayAskAll counts it as a call that all other hubs are asked, before they are.
+func (d *Door) mayAskAll(r *http.Request, who *access.Caller) error {
+	if d.cluster.Alone() {
+		return nil
+	}
+	return d.verbs.Allow(who.Holder(r))
+}
+
+// elsewhere is a session that another hub holds, nil if none does.
 func (d *Door) elsewhere(r *http.Request, pass Pass, who *access.Caller) (c *delivery.Connection, err error) {
 	if id, ok := d.opened.of(pass.Session); ok {
 		if c, err = d.cluster.Find(r.Context(), id.String()); c != nil || err != nil {
 			return c, err
 		}
 	}
-	if err := d.verbs.Allow(who.Holder(r)); err != nil {
+	if err := d.mayAskAll(r, who); err != nil {
 		return nil, err
 	}
 	if c, err = d.cluster.FindMarked(r.Context(), pass.Session); c != nil {

@@ -2,6 +2,7 @@ package signalr
 
 import (
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -30,4 +31,36 @@ func (o *opened) add(session, id uuid.UUID) {
 		o.id = map[uuid.UUID]uuid.UUID{}
 	}
 	o.id[session] = id
+}
+
+// begun remembers which sessions clients have begun to poll, here or at another hub, which has asked
+// for them then: whoever polls one that nobody holds any more is not at its beginning. What is in it
+// is forgotten when it could be opened no longer.
+type begun struct {
+	mu sync.Mutex
+	// Guarded by mu.
+	now, before map[uuid.UUID]bool // ids, with this hub's mark
+	turned      time.Time
+}
+
+// mostBegun is how many are remembered of a while; of more the oldest are forgotten too early.
+const mostBegun = 1 << 16
+
+func (b *begun) add(id uuid.UUID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.turnLocked()
+	b.now[id] = true
+}
+
+func (b *begun) has(id uuid.UUID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.now[id] || b.before[id]
+}
+
+func (b *begun) turnLocked() {
+	if now := time.Now(); b.now == nil || len(b.now) >= mostBegun || now.Sub(b.turned) > opening {
+		b.now, b.before, b.turned = map[uuid.UUID]bool{}, b.now, now
+	}
 }

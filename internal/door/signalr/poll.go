@@ -40,7 +40,7 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pa
 		return errEnded
 	}
 	if !known {
-		err := d.verbs.Allow(who.Holder(r))
+		err := d.mayAskAll(r, who)
 		if err != nil {
 			return err
 		}
@@ -53,8 +53,11 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pa
 		return d.pollElsewhere(w, r, pass, id)
 	}
 	sub, err := d.subscription(r, query, pass, who, Polling)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case d.begun.has(own), d.started.Unix() > pass.Opens.Add(-opening).Unix(): // it may have told of events: they would come again, or be lost
+		return errEnded
 	}
 	if err := d.beginPolls(r, sub); err != nil {
 		return err
@@ -114,6 +117,7 @@ func (d *Door) beginPolls(r *http.Request, sub delivery.Subscription) error {
 	p.idle = time.AfterFunc(idleTime, p.end)
 	d.polls.add(p)
 	d.opened.add(sub.ID, c.ID)
+	d.begun.add(c.ID)
 	go func() {
 		defer d.doors.Quotas.Drop(who, pollBytes)
 		defer p.close()
@@ -126,6 +130,7 @@ func (d *Door) beginPolls(r *http.Request, sub delivery.Subscription) error {
 func (d *Door) pollFor(id uuid.UUID, who event.TenantProfile, wait time.Duration) (a cluster.Answer) {
 	p := d.polls.of(id)
 	if p == nil || p.who != who {
+		d.begun.add(id)
 		return a
 	}
 	a.Found = true

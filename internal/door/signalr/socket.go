@@ -11,6 +11,7 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/door/socket"
+	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/strictjson"
@@ -28,14 +29,17 @@ func (d *Door) onSocket(w http.ResponseWriter, r *http.Request, query url.Values
 	if err := socket.Check(r, ""); err != nil {
 		return err
 	}
-	letGo, err := d.doors.Hold(r, who.Holder(r))
+	holder := who.Holder(r)
+	letGo, err := d.doors.Hold(r, holder)
 	if err != nil {
-		return d.doors.Refusal(who.Tenant(), err)
+		return d.doors.Refusal(holder.Tenant, err)
 	}
 	defer letGo()
-	opened := socket.Open(w, r, "", handshakeTime)
+	opened, text, err := d.firstText(w, r, holder)
+	if opened == nil {
+		return d.doors.Refusal(holder.Tenant, err)
+	}
 	defer opened.Close()
-	text, err := opened.First()
 	if err != nil {
 		d.neverShook(err)
 		return nil
@@ -64,6 +68,26 @@ func (d *Door) onSocket(w http.ResponseWriter, r *http.Request, query url.Values
 	t.Said(rest)
 	d.doors.Streams.Engine().ServeSocket(opened, r, stream, yes)
 	return nil
+}
+
+// mostShaking is how many sockets of one person may wait for their handshakes. They are no streams
+// yet, of which one more takes an older one's place, and each has a descriptor.
+const mostShaking = 256
+
+// firstText opens a socket of somebody, and waits for the first text of its client; opened is nil if
+// there is no room for one more that waits.
+func (d *Door) firstText(w http.ResponseWriter, r *http.Request, holder event.TenantProfile) (opened *socket.Opened, text []byte, err error) {
+	if err := d.doors.Room(r, holder.Tenant); err != nil {
+		return nil, nil, err
+	}
+	d.shaking.Force(holder, 1)
+	defer d.shaking.Give(holder, 1)
+	if d.shaking.Of(holder) > mostShaking {
+		return nil, nil, d.doors.Streams.TurnAway(holder.Tenant, delivery.ErrFull)
+	}
+	opened = socket.Open(w, r, "", handshakeTime)
+	text, err = opened.First()
+	return opened, text, err
 }
 
 // subscriptionOnSocket is subscription of a client that may not have negotiated: nothing but the
