@@ -13,16 +13,19 @@ import (
 // count is how many remote connections an event's target resolves to, of whose room these are
 // the members.
 func (r *remotes) count(e *event.Event, members room.Crowd) (n int) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	t := r.tenants[e.TenantID]
-	if t == nil || t.sessions.Len() == 0 {
+	t := r.known(e.TenantID)
+	if t == nil {
+		return 0
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if t.sessions.Len() == 0 {
 		return 0
 	}
 	excluded := event.ExcludedBy(&e.Target)
 	switch e.Target.Kind {
 	case event.KindProfile, event.KindProfiles:
-		without := t.withoutOf(&excluded)
+		without := t.withoutLocked(&excluded)
 		for _, ref := range e.Target.Profiles {
 			if who := t.people.Get(ref); who != nil && !excluded.HasAll(ref) {
 				n += who.open - without[who]
@@ -36,20 +39,20 @@ func (r *remotes) count(e *event.Event, members room.Crowd) (n int) {
 		}
 		return n
 	case event.KindTenant:
-		return t.sessions.Len() - t.excluded(&excluded, func(event.Profile) bool { return true })
+		return t.sessions.Len() - t.excludedLocked(&excluded, func(event.Profile) bool { return true })
 	}
 	room, _ := e.Target.Room()
-	return max(0, t.inRoom(room, members)-t.excluded(&excluded, members.Has)) // somebody may have come since it was counted
+	return max(0, t.inRoomLocked(room, members)-t.excludedLocked(&excluded, members.Has)) // somebody may have come since it was counted
 }
 
-// excluded is how many connections of some people are left out.
-func (t *tenantRemotes) excluded(excluded *event.Excluded, in func(event.Profile) bool) (n int) {
+// excludedLocked is how many connections of some people are left out.
+func (t *tenantRemotes) excludedLocked(excluded *event.Excluded, in func(event.Profile) bool) (n int) {
 	for ref := range excluded.Profiles() {
 		if who := t.people.Get(ref); who != nil && in(ref) {
 			n += who.open
 		}
 	}
-	for who, some := range t.withoutOf(excluded) {
+	for who, some := range t.withoutLocked(excluded) {
 		if in(who.ref) && !excluded.HasAll(who.ref) {
 			n += some
 		}
@@ -68,11 +71,11 @@ const (
 	countTTL  = time.Second // as the contract says: what is told of connections was so within it
 )
 
-// inRoom is how many connections elsewhere a room's members have. It looks at the members or at
+// inRoomLocked is how many connections elsewhere a room's members have. It looks at the members or at
 // all people elsewhere, whichever are fewer; where those are many, once a second.
-func (t *tenantRemotes) inRoom(room event.Room, members room.Crowd) (n int) {
+func (t *tenantRemotes) inRoomLocked(room event.Room, members room.Crowd) (n int) {
 	if min(members.Len(), t.people.Len()) <= largeRoom {
-		return t.lookInRoom(members)
+		return t.lookInRoomLocked(members)
 	}
 	t.counting.Lock()
 	defer t.counting.Unlock()
@@ -84,12 +87,12 @@ func (t *tenantRemotes) inRoom(room event.Room, members room.Crowd) (n int) {
 	if t.counts == nil {
 		t.counts = map[event.Room]roomCount{}
 	}
-	n = t.lookInRoom(members)
+	n = t.lookInRoomLocked(members)
 	t.counts[room] = roomCount{connections: n, at: now}
 	return n
 }
 
-func (t *tenantRemotes) lookInRoom(members room.Crowd) (n int) {
+func (t *tenantRemotes) lookInRoomLocked(members room.Crowd) (n int) {
 	if members.Len() < t.people.Len() {
 		for ref := range members.All() {
 			if who := t.people.Get(ref); who != nil {
@@ -106,8 +109,8 @@ func (t *tenantRemotes) lookInRoom(members room.Crowd) (n int) {
 	return n
 }
 
-// withoutOf is how many connections of each person are left out one by one.
-func (t *tenantRemotes) withoutOf(excluded *event.Excluded) map[*person]int {
+// withoutLocked is how many connections of each person are left out one by one.
+func (t *tenantRemotes) withoutLocked(excluded *event.Excluded) map[*person]int {
 	var without map[*person]int
 	for id := range excluded.Connections() {
 		if s := t.sessions.Get(id); s != nil {

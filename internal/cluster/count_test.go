@@ -105,6 +105,44 @@ func TestCountingALargeRoom(t *testing.T) {
 	})
 }
 
+// slowCrowd is a room that takes long to look at.
+type slowCrowd struct {
+	crowd
+	begun, end chan struct{}
+}
+
+func (c slowCrowd) All() iter.Seq[event.Profile] {
+	close(c.begun)
+	<-c.end
+	return c.crowd.All()
+}
+
+// While a tenant's room is counted, other tenants' people come and are counted.
+func TestCountingKeepsNoOtherTenant(t *testing.T) {
+	is := is.New(t)
+	r := elsewhere(t, 10)
+	slow := slowCrowd{crowd{5, new(int)}, make(chan struct{}), make(chan struct{})}
+	counted, others := make(chan int), make(chan int)
+	go func() { counted <- r.Count(&event.Event{TenantID: "acme", Target: event.ToConversation("r")}, slow) }()
+	<-slow.begun
+	go func() {
+		is.NoErr(r.Share(t.Context(), "other"))
+		come := cluster.SessionChange{Session: cluster.Session{ID: uuid.New(), Profile: user("1")}}
+		r.Changed("other", []cluster.SessionChange{come}, false, time.Time{})
+		others <- r.Count(&event.Event{TenantID: "other", Target: event.ToTenant()}, slow)
+	}()
+	select {
+	case n := <-others:
+		is.Equal(n, 1)
+		close(slow.end)
+	case <-time.After(time.Minute):
+		close(slow.end)
+		t.Error("another tenant waits")
+		<-others
+	}
+	is.Equal(<-counted, 10)
+}
+
 func BenchmarkCountARoom(b *testing.B) {
 	for _, people := range []int{10_000, 100_000} {
 		r, looked := elsewhere(b, people), 0

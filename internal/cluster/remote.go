@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -17,9 +18,8 @@ import (
 type remotes struct {
 	quotas *allowance.Pools // static
 
-	mu sync.RWMutex
-	// Guarded by mu.
-	tenants map[string]*tenantRemotes
+	mu      sync.RWMutex
+	tenants map[string]*tenantRemotes // guarded by mu, which is held for no more than a look
 }
 
 // What is kept of a connection, and of a person more, takes in bytes, with their places in
@@ -31,6 +31,8 @@ const (
 
 // tenantRemotes is one tenant's.
 type tenantRemotes struct {
+	mu sync.RWMutex // before counting
+	// Guarded by mu.
 	sessions sized.Table[uuid.UUID, *session]
 	people   sized.Table[event.Profile, *person]
 	away     map[uuid.UUID]struct{} // whose hub has sent them away: they are about to go
@@ -70,32 +72,47 @@ func (r *remotes) hold(tenant string) {
 	}
 }
 
+// release ends it. Nothing of the tenant is changed meanwhile.
 func (r *remotes) release(tenant string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if t := r.tenants[tenant]; t != nil {
-		r.quotas.State.Give(tenant, t.bytes)
-		delete(r.tenants, tenant)
+	t := r.known(tenant)
+	if t == nil {
+		return
 	}
+	r.mu.Lock()
+	delete(r.tenants, tenant)
+	r.mu.Unlock()
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	r.quotas.State.Give(tenant, t.bytes)
+}
+
+// known is what is known of a tenant, nil where nothing is.
+func (r *remotes) known(tenant string) *tenantRemotes {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.tenants[tenant]
 }
 
 func (r *remotes) empty(tenant string) bool {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	t := r.tenants[tenant]
-	return t == nil || t.sessions.Len() == 0
+	t := r.known(tenant)
+	if t == nil {
+		return true
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.sessions.Len() == 0
 }
 
 // change takes in what changed of a session.
 func (r *remotes) change(tenant string, c SessionChange) turned {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	t := r.tenants[tenant]
+	t := r.known(tenant)
 	if t == nil {
 		return turned{}
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	before := t.bytes
-	now := t.change(c)
+	now := t.changeLocked(c)
 	if more := t.bytes - before; more > 0 {
 		r.quotas.State.Force(tenant, more) // it is there
 	} else {
@@ -104,18 +121,18 @@ func (r *remotes) change(tenant string, c SessionChange) turned {
 	return now
 }
 
-// change is remotes.change.
-func (t *tenantRemotes) change(c SessionChange) turned {
+// changeLocked is remotes.change.
+func (t *tenantRemotes) changeLocked(c SessionChange) turned {
 	s := t.sessions.Get(c.ID)
 	if c.Gone {
 		if s == nil {
 			return turned{}
 		}
-		return t.remove(c.ID, s)
+		return t.removeLocked(c.ID, s)
 	}
 	kind, at := used, c.ActiveAt.UnixNano()
 	if s == nil {
-		s, kind = t.add(c, at), came
+		s, kind = t.addLocked(c, at), came
 	} else {
 		s.who.used(s, at)
 	}
@@ -127,7 +144,7 @@ func (t *tenantRemotes) change(c SessionChange) turned {
 	return turned{kind: kind, who: s.who.ref, usedAt: time.Unix(0, s.who.latest.activeAt)}
 }
 
-func (t *tenantRemotes) add(c SessionChange, at int64) *session {
+func (t *tenantRemotes) addLocked(c SessionChange, at int64) *session {
 	who := t.people.Get(c.Profile)
 	if who == nil {
 		who = &person{ref: c.Profile}
@@ -141,7 +158,7 @@ func (t *tenantRemotes) add(c SessionChange, at int64) *session {
 	return s
 }
 
-func (t *tenantRemotes) remove(id uuid.UUID, s *session) turned {
+func (t *tenantRemotes) removeLocked(id uuid.UUID, s *session) turned {
 	who := s.who
 	who.remove(s)
 	t.sessions.Delete(id)
@@ -160,13 +177,9 @@ func (t *tenantRemotes) remove(id uuid.UUID, s *session) turned {
 
 // of are the connections that a hub has.
 func (r *remotes) of(tenant string, hub [4]byte) (ids []uuid.UUID) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if t := r.tenants[tenant]; t != nil {
-		for id := range t.sessions.All() {
-			if holderOf(id) == hub {
-				ids = append(ids, id)
-			}
+	for _, id := range r.known(tenant).ids() {
+		if holderOf(id) == hub {
+			ids = append(ids, id)
 		}
 	}
 	return ids
@@ -175,14 +188,24 @@ func (r *remotes) of(tenant string, hub [4]byte) (ids []uuid.UUID) {
 // all are the ids of the connections that are known, by tenant.
 func (r *remotes) all() map[string][]uuid.UUID {
 	r.mu.RLock()
-	defer r.mu.RUnlock()
+	tenants := maps.Clone(r.tenants)
+	r.mu.RUnlock()
 	all := map[string][]uuid.UUID{}
-	for tenant, t := range r.tenants {
-		ids := make([]uuid.UUID, 0, t.sessions.Len())
-		for id := range t.sessions.All() {
-			ids = append(ids, id)
-		}
-		all[tenant] = ids
+	for tenant, t := range tenants {
+		all[tenant] = t.ids()
 	}
 	return all
+}
+
+func (t *tenantRemotes) ids() []uuid.UUID {
+	if t == nil {
+		return nil
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	ids := make([]uuid.UUID, 0, t.sessions.Len())
+	for id := range t.sessions.All() {
+		ids = append(ids, id)
+	}
+	return ids
 }
