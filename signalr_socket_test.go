@@ -147,7 +147,8 @@ func TestSignalRHandshakeThatIsRefused(t *testing.T) {
 	bothWays(t, h, func(t *testing.T, url string) {
 		taken := h.negotiate(t, asMe)
 		dialSignalR(t, url, taken.query, "").accepted(t)
-		open := h.Stats().Streams
+		const open = 1
+		eventually(t, func() bool { return h.Stats().Streams == open }) // those of before have gone
 		for name, tc := range map[string]struct{ query, sent, answer string }{
 			"another protocol":    {used.query, frameOf(textFrame, `{"protocol":"messagepack","version":1}`+"\x1e"), `{"error":"InvalidField: protocol: must be json"}`},
 			"another version":     {used.query, frameOf(textFrame, `{"protocol":"json","version":2}`+"\x1e"), `{"error":"InvalidField: version: must be 1"}`},

@@ -22,6 +22,7 @@ func (s *sharedLog) entryOf(it *journal.Item, epoch history.Epoch) *history.Entr
 			return nil
 		}
 		e = &history.Entry{Event: decoded, Envelope: decoded.Seal()}
+		e.Prepare()
 		it.Own = e
 	}
 	if !it.Pass {

@@ -114,6 +114,7 @@ func (s *sharedLog) Ready() error {
 func (s *sharedLog) Append(ctx context.Context, entries []*history.Entry) error {
 	items := make([]*journal.Item, len(entries))
 	for i, e := range entries {
+		e.Prepare()
 		it := &journal.Item{Key: e.Event.TenantID, Data: e.Event.AppendWhole(make([]byte, 0, len(e.Envelope)+64)), Pass: !e.Event.Stored(), Own: e}
 		_, err := uuid.Parse(e.Event.ID)
 		if e.Chosen || !it.Pass && err == nil { // the hub's own, which who got no answer may send again

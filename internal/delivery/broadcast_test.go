@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"regexp"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,12 +13,10 @@ import (
 	"github.com/google/uuid"
 	"github.com/matryer/is"
 
-	"realtimehub/internal/duty"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/sse"
-	"realtimehub/internal/testkit"
 )
 
 // late is a log whose sinks are never flushed: what they broadcast is not heard for that.
@@ -266,95 +263,4 @@ func (w *world) says(i int) func(*side) {
 		s.reach = append(s.reach, s.counts(&e.Target))
 		s.rig.log.Append(context.Background(), []*history.Entry{entry})
 	}
-}
-
-// Something for many streams is handed to a piece of them at a time, and fewer where there is
-// much of it. Others have the tenant between two pieces: who comes then has not to hear it.
-func TestABroadcastLetsOthersIn(t *testing.T) {
-	is := is.New(t)
-	r := newRig(t)
-	many := 5 * walkPiece
-	for i := range many {
-		r.connect(t, Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: user(fmt.Sprint(i))})
-	}
-	acme := r.Tenants.find("acme")
-	heard := 0
-	say := func() { acme.broadcastLocked(everybody, func(*Connection) { heard++ }) }
-	say()
-	acme.walkLocked(walkPiece)
-	is.Equal(heard, walkPiece)
-	for range 9 {
-		say()
-	}
-	heard = 0
-	acme.walkLocked(walkPiece)
-	is.Equal(heard, walkPiece) // ten of it, to a tenth of the streams
-	acme.flush()
-
-	testkit.Eventually(t, func() bool {
-		acme.mu.Lock()
-		heard = 0
-		say()
-		over := make(chan struct{})
-		go func() {
-			defer close(over)
-			acme.flush()
-		}()
-		for between := false; ; {
-			select {
-			case <-over:
-				return between
-			default:
-			}
-			if acme.mu.TryLock() {
-				between = between || heard > 0 && heard < many
-				acme.mu.Unlock()
-			}
-			runtime.Gosched()
-		}
-	})
-	is.Equal(heard, many)
-}
-
-// resumed notes what a person's other connections were sent as one of them came.
-type resumed struct {
-	heard
-	others []duty.Acknowledgement
-}
-
-func (r *resumed) Resumed(_ duty.Acknowledgement, others []duty.Acknowledgement) { r.others = others }
-
-// A connection that is asked what it was sent has heard what was broadcast before; and one whose
-// client asks again, before it goes on with another stream.
-func TestWhoIsAskedHasHeard(t *testing.T) {
-	is := is.New(t)
-	duties := &resumed{}
-	r := newRig(t, func(cfg *Config) { cfg.Duties, cfg.Log = duties, late{history.NewMemory(testLimits)} })
-	sub := Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: user("me"), Acks: true, Linger: time.Minute, Client: "tab"}
-	c := r.connect(t, sub)
-	say := func(ephemeral bool) uint64 {
-		e := &event.Event{ID: uuid.NewString(), TenantID: "acme", Type: "a.b", Timestamp: time.Now(), Payload: []byte(`"once"`), Target: event.ToTenant(), Ephemeral: ephemeral}
-		if !ephemeral {
-			e.Deadline = time.Hour
-		}
-		entry := &history.Entry{Event: e, Envelope: e.Seal()}
-		is.NoErr(r.log.Append(t.Context(), []*history.Entry{entry}))
-		return entry.Cursor.Seq
-	}
-
-	why, _ := r.Streams.Explain("acme", []event.Profile{sub.Profile}, Sent{Type: "a.b", Place: say(false)})
-	is.Equal(why, []Why{WhySentUnacknowledged})
-
-	place := say(false)
-	other := sub
-	other.Client, other.Cursor = "another tab", history.Cursor{Epoch: r.head(t, "acme").Epoch, Seq: place}.String()
-	r.connect(t, other)
-	is.Equal(len(duties.others), 1)
-	is.True(len(c.acks.owed) > 0 && c.acks.owed[0].place == place) // what was sent is known to have a deadline
-
-	say(true)
-	before := c.Stream
-	is.True(r.connect(t, sub) == c && c.Stream != before)
-	r.Dispatcher.Flush("acme")
-	is.Equal(strings.Count(r.read(c), `"once"`), 0) // it was for the stream before
 }

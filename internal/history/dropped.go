@@ -22,7 +22,15 @@ type dropped struct {
 type droppedPart struct {
 	profiles map[uint64]uint64
 	rooms    map[uint64]uint64
+	wide     []droppedWide
+	mentions int    // in wide
 	last     uint64 // of all
+}
+
+// droppedWide is an entry that named many.
+type droppedWide struct {
+	place  uint64
+	byHash []mention
 }
 
 // droppedSeed is this process's own, so that nobody can choose names with the same hash.
@@ -33,12 +41,12 @@ const (
 	mostDropped  = 16_384 // names in one part
 )
 
-func (d *droppedPart) len() int { return len(d.profiles) + len(d.rooms) }
+func (d *droppedPart) len() int { return len(d.profiles) + len(d.rooms) + d.mentions }
 
-// note adds an event's place, where a part remembers so many names at most. It returns how
+// note adds an entry's place, where a part remembers so many names at most. It returns how
 // many more, or fewer, are remembered now.
-func (d *dropped) note(e *event.Event, place uint64, most int) int {
-	before := d.len()
+func (d *dropped) note(of *Entry, most int) int {
+	before, e, place := d.len(), of.Event, of.Cursor.Seq
 	y := &d.young
 	y.last = max(y.last, place)
 	if e.Target.Kind == event.KindTenant {
@@ -48,8 +56,13 @@ func (d *dropped) note(e *event.Event, place uint64, most int) int {
 		d.rooms = max(d.rooms, place)
 		noteIn(&y.rooms, room, place)
 	}
-	for _, p := range e.Target.Profiles {
-		noteIn(&y.profiles, p, place)
+	if of.people != nil {
+		y.wide = append(y.wide, droppedWide{place, of.people.byHash})
+		y.mentions += len(of.people.byHash)
+	} else {
+		for _, p := range e.Target.Profiles {
+			noteIn(&y.profiles, p, place)
+		}
 	}
 	if y.len() >= most {
 		d.floor = max(d.floor, d.old.last)
@@ -69,7 +82,17 @@ func noteIn[K comparable](m *map[uint64]uint64, k K, place uint64) {
 // lastFor is the last place dropped that was for a profile.
 func (d *dropped) lastFor(p event.Profile) uint64 {
 	hash := maphash.Comparable(droppedSeed, p)
-	return max(d.young.profiles[hash], d.old.profiles[hash])
+	return max(d.young.lastFor(hash), d.old.lastFor(hash))
+}
+
+func (d *droppedPart) lastFor(hash uint64) (place uint64) {
+	place = d.profiles[hash]
+	for _, w := range d.wide {
+		if _, is := find(w.byHash, hash); is {
+			place = max(place, w.place)
+		}
+	}
+	return place
 }
 
 // lastIn is the last place dropped that was for a room.

@@ -21,7 +21,7 @@ func TestDroppedSize(t *testing.T) {
 	before := testkit.LiveHeap()
 	for i := range many {
 		p := event.Profile{Type: "user", ID: fmt.Sprintf("profile-number-%d", i)}
-		d.note(&event.Event{Target: event.ToProfile(p)}, uint64(i), mostDropped)
+		d.note(&Entry{Event: &event.Event{Target: event.ToProfile(p)}, Cursor: Cursor{Seq: uint64(i)}}, mostDropped)
 	}
 	real := float64(testkit.LiveHeap()-before) / float64(d.len())
 	t.Logf("one takes %.0f bytes", real)

@@ -102,15 +102,27 @@ type lists struct {
 	tenant   queue[uint64]
 	profiles index[event.Profile]
 	rooms    index[event.Room]
+	wide     queue[wide]
+	mentions int // in wide
 }
 
 // weight is the memory that they take.
 func (l *lists) weight() int64 {
-	return int64(l.tenant.places())*indexPlace + l.profiles.weight() + l.rooms.weight()
+	return int64(l.tenant.places())*indexPlace + l.profiles.weight() + l.rooms.weight() +
+		int64(l.wide.places())*wideBytes + int64(l.mentions)*mentionBytes
 }
 
 // add adds the number of the newest entry.
-func (l *lists) add(e *event.Event, n uint64) {
+func (l *lists) add(e *Entry, n uint64) {
+	if e.Prepare(); e.people != nil {
+		l.wide.push(wide{n, e.people})
+		l.mentions += len(e.people.byHash)
+		return
+	}
+	l.list(e.Event, n)
+}
+
+func (l *lists) list(e *event.Event, n uint64) {
 	if e.Target.Kind == event.KindTenant {
 		l.tenant.push(n)
 	}
@@ -123,7 +135,15 @@ func (l *lists) add(e *event.Event, n uint64) {
 }
 
 // remove removes the number of the oldest entry, which is the first in each of its lists.
-func (l *lists) remove(e *event.Event) {
+func (l *lists) remove(e *Entry) {
+	if e.people != nil {
+		l.mentions -= len(l.wide.pop().people.byHash)
+		return
+	}
+	l.unlist(e.Event)
+}
+
+func (l *lists) unlist(e *event.Event) {
 	if e.Target.Kind == event.KindTenant {
 		l.tenant.pop()
 	}
@@ -133,6 +153,16 @@ func (l *lists) remove(e *event.Event) {
 	for _, p := range e.Target.Profiles {
 		l.profiles.pop(p)
 	}
+}
+
+// wideFor are the numbers after one of the wide entries that are for a profile, in their order.
+func (l *lists) wideFor(p event.Profile, after uint64) (numbers []uint64) {
+	for _, w := range l.wide.items {
+		if w.number > after && w.people.has(p) {
+			numbers = append(numbers, w.number)
+		}
+	}
+	return numbers
 }
 
 // runs merges ascending numbers from several lists. It is a heap of the lists by their first.

@@ -69,6 +69,8 @@ type Entry struct {
 	Reached    int32           // connections
 	Members    int32           // of the room that it is for
 	Recipients []event.Profile // likewise, who they are, of an event with a deadline that was published here
+
+	people *people // whom it names, where they are many; nil: not made yet
 }
 
 // entryBytes is the memory that an entry and its event take beside what they are made of, as
@@ -76,7 +78,13 @@ type Entry struct {
 const entryBytes = 416
 
 // size is the memory that a stored entry takes, in bytes, without its places in lists.
-func (e *Entry) size() int64 { return entryBytes + sized.Block(cap(e.Envelope)) + e.Event.Weight() }
+func (e *Entry) size() int64 {
+	n := entryBytes + sized.Block(cap(e.Envelope))
+	if e.people != nil {
+		return n + e.people.weight
+	}
+	return n + e.Event.Weight()
+}
 
 // storedSize is the size of those entries that are to be stored.
 func storedSize(entries []*Entry) (bytes int64) {

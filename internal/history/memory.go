@@ -71,6 +71,9 @@ func (m *Memory) Append(_ context.Context, entries []*Entry) error {
 }
 
 func (m *Memory) append(tenant string, entries []*Entry) {
+	for _, e := range entries {
+		e.Prepare()
+	}
 	h := m.shelves.lock(tenant, true)
 	room := storedSize(entries)
 	m.shelves.expectLocked(h, room)

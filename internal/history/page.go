@@ -33,6 +33,8 @@ func (r *Reader) wants(e *Entry) bool {
 	switch {
 	case t.Kind == event.KindTenant:
 		return true
+	case e.people != nil:
+		return e.people.has(r.Profile)
 	case !ok:
 		return slices.Contains(t.Profiles, r.Profile)
 	}

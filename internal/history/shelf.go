@@ -84,6 +84,7 @@ func (s *shelf) findLocked(to *runs, r *Reader, after uint64) {
 	n := s.upTo(after)
 	to.add(s.lists.tenant.items, n, math.MaxUint64)
 	to.add(s.lists.profiles.numbers(r.Profile), n, math.MaxUint64)
+	to.add(s.lists.wideFor(r.Profile, n), n, math.MaxUint64)
 	if r.AllRooms {
 		for room := range s.lists.rooms.all() {
 			to.add(room.items, n, math.MaxUint64)

@@ -153,7 +153,7 @@ func (s *shelves) pushLocked(h *shelf, e *Entry) {
 	}
 	s.kept.Add(1)
 	before := h.lists.weight()
-	h.lists.add(e.Event, h.gone+uint64(h.entries.len()))
+	h.lists.add(e, h.gone+uint64(h.entries.len()))
 	size := e.size()
 	expected := min(size, h.coming)
 	h.coming -= expected
@@ -205,8 +205,8 @@ func (s *shelves) dropLocked(h *shelf) {
 	h.gone++
 	h.from = e.Cursor.Seq
 	before := h.lists.weight()
-	h.lists.remove(e.Event)
-	more := h.dropped.note(e.Event, e.Cursor.Seq, most(mostDropped, droppedBytes, s.limits.Bytes))
+	h.lists.remove(e)
+	more := h.dropped.note(e, most(mostDropped, droppedBytes, s.limits.Bytes))
 	s.account(h, int64(more)*droppedBytes-e.size()+h.lists.weight()-before)
 }
 

@@ -206,6 +206,15 @@ func reading(t *testing.T, k Kind) {
 			is.Equal(l.ReadAll(history.Query{Reader: stays, Bytes: bytes * 100}), "1 3 4 5 8")
 		}
 		is.Equal(l.ReadAll(history.Query{Reader: &history.Reader{Profile: ann, Rooms: []history.Stay{{Room: event.Room{Kind: event.KindGroup, ID: "r"}, From: 0, Until: at(8)}}}}), "1 4 5 7") // rooms of both kinds
+
+		crowd := []event.Profile{ann}
+		for i := range 1500 {
+			crowd = append(crowd, event.Profile{Type: "user", ID: fmt.Sprint(i)})
+		}
+		l.Add(To("acme", "crowd", event.ToProfiles(crowd...)), To("acme", "ann", event.ToProfile(ann)))
+		is.True(strings.HasSuffix(l.ReadAll(history.Query{Reader: &history.Reader{Profile: ann}}), " crowd ann")) // though it names thousands
+		is.True(strings.HasSuffix(l.ReadAll(history.Query{Reader: &history.Reader{Profile: crowd[1500]}}), " crowd"))
+		is.True(!strings.Contains(l.ReadAll(history.Query{Reader: &history.Reader{Profile: bob}}), "crowd"))
 	})
 }
 
