@@ -181,3 +181,21 @@ func TestComesBackUnnoticed(t *testing.T) {
 	before.close()
 	others.close()
 }
+
+// Who does not name the connection that it comes back from may come from one that another hub has
+// still: it acknowledges nothing that another device was sent, which has gone.
+func TestComesBackUnnamedFromElsewhere(t *testing.T) {
+	is := is.New(t)
+	h, nodes := threeHubs(t)
+	const query = "tenant=acme&profile=me&ack=true"
+	gone := nodes[1].open(t, query)
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"a.b","payload":1,"deadline":"4s","target":{"kind":"profile","profiles":["me"]}}`)
+	gone.until(t, "a.b")
+	stays := nodes[0].open(t, query)
+	gone.close()
+	eventually(t, func() bool { return nodes[1].Stats().Streams == 0 })
+	h.settle(t)
+	nodes[2].open(t, query+"&cursor="+stays.Cursor)
+	is.True(strings.HasPrefix(h.reported(t, "acme", 1)[0], "e me "))
+	stays.close()
+}

@@ -224,6 +224,9 @@ func (s *Streams) beginAcksLocked(t *tenant, c *Connection, resume Resume, from 
 		}
 		return
 	}
+	if c.acks.previous == uuid.Nil && s.tenants.elsewhere(c) {
+		return // it may come from there, and what that was sent is not known here
+	}
 	others := had
 	for _, other := range t.rooms.Person(c.Profile).Conns() {
 		if other != c && other.acks != nil {

@@ -143,3 +143,8 @@ func (t *Tenants) CountHere(e *event.Event) (n int) {
 	}
 	return n
 }
+
+// elsewhere says that a person has connections to other hubs, as far as this one has been told.
+func (t *Tenants) elsewhere(c *Connection) bool {
+	return t.sharing != nil && t.sharing.Count(&event.Event{TenantID: c.Tenant, Target: event.ToProfile(c.Profile)}, nil) > 0
+}
