@@ -52,7 +52,9 @@ func (r reserve) has(c net.Conn) bool { return r.from > 0 && descriptor(c) >= r.
 // Begun says that no descriptor is free but those of the reserve.
 func Begun() bool { return process().begun() }
 
-func (r reserve) begun() bool { return r.from > 0 && lowest(r.own) >= r.from }
+// begun asks the dear question, which takes a descriptor and gives it back, only where the last
+// one outside the reserve is in use.
+func (r reserve) begun() bool { return r.from > 0 && inUse(r.from-1) && lowest(r.own) >= r.from }
 
 type key struct{}
 

@@ -31,7 +31,7 @@ func TestReserve(t *testing.T) {
 	if !ok {
 		hubtest.Lacks(t, "no descriptor is kept here")
 	}
-	first := connect()
+	zeroth, first := connect(), connect()
 	r := reserve{descriptor(first) + 1, own, 1}
 	holds := func(r reserve, c net.Conn) bool { return Holds(r.connContext(context.Background(), c)) }
 	is.True(!holds(r, first))
@@ -44,7 +44,9 @@ func TestReserve(t *testing.T) {
 	is.True(!holds(r, pipe)) // it has no descriptor
 
 	is.True(r.begun())
+	zeroth.Close()
+	is.True(!r.begun()) // one below is free again, though the last is in use
 	first.Close()
-	is.True(!r.begun()) // one below is free again
+	is.True(!r.begun()) // the last is free
 	is.True(!Begun())
 }

@@ -6,4 +6,5 @@ package reserve
 
 func limit() int         { return 0 }
 func spare() (int, bool) { return 0, false }
+func inUse(int) bool     { return false }
 func lowest(int) int     { return 0 }

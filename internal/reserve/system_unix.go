@@ -27,6 +27,12 @@ func spare() (fd int, ok bool) {
 	return ends[0], true
 }
 
+// inUse says whether a descriptor is of something.
+func inUse(fd int) bool {
+	var is syscall.Stat_t
+	return syscall.Fstat(fd, &is) != syscall.EBADF
+}
+
 // lowest is the lowest descriptor that is free, or more than any where none is.
 func lowest(own int) int {
 	fd, err := syscall.Dup(own)
