@@ -169,11 +169,11 @@ func TestRealtimeActiveWithAcknowledgement(t *testing.T) {
 	})()`)
 	h.due("e1", "30s", "alice")
 	tab.becomes(`sent.length > 0`)
-	tab.becomes(isStatus("away"))
+	tab.becomes(isAway)
 	touches := tab.run(`(later = 30_000, touches())`) // it is told of three times a minute
 	do(t, tab.page, chromedp.MouseClickXY(10, 10))
 	tab.run(`isAway = false`)
-	tab.becomes(isStatus("online"))
+	tab.becomes(isActiveAgain)
 	is := is.New(t)
 	is.Equal(tab.run(`touches()`), touches)
 	is.Equal(h.acks(), 1)
