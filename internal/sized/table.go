@@ -2,6 +2,7 @@ package sized
 
 import (
 	"iter"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -14,7 +15,7 @@ type Table[K comparable, V any] struct {
 
 	old   map[K]V // from which entries move; nil: none do
 	size  int     // what most was of old
-	walks int     // that are under way: nothing moves meanwhile
+	walks int32   // that are under way: nothing moves meanwhile; atomic, as several may read at once
 }
 
 // moveTogether is how many entries move at each change.
@@ -53,8 +54,8 @@ func (t *Table[K, V]) Len() int { return len(t.of) + len(t.old) }
 // is put may come, or come again.
 func (t *Table[K, V]) All() iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
-		t.walks++
-		defer func() { t.walks-- }()
+		atomic.AddInt32(&t.walks, 1)
+		defer atomic.AddInt32(&t.walks, -1)
 		for k, v := range t.old {
 			if !yield(k, v) {
 				return
@@ -96,7 +97,7 @@ func (t *Table[K, V]) Delete(k K) {
 
 // move has some entries move.
 func (t *Table[K, V]) move() {
-	if t.old == nil || t.walks > 0 {
+	if t.old == nil || atomic.LoadInt32(&t.walks) > 0 {
 		return
 	}
 	n := 0

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/matryer/is"
@@ -97,7 +98,7 @@ func TestATableIsWalkedThrough(t *testing.T) {
 			}
 			is.Equal(len(came), 4990)
 			is.Equal(table.Len(), left)
-			is.Equal(table.walks, 0)
+			is.Equal(table.walks, int32(0))
 			table.Put(-1, 1)
 			for range table.All() {
 				break
@@ -105,4 +106,24 @@ func TestATableIsWalkedThrough(t *testing.T) {
 			is.Equal(table.walks, 0)
 		})
 	}
+}
+
+// Several may walk through a table at once, as who only reads may.
+func TestATableIsWalkedBySeveralAtOnce(t *testing.T) {
+	var table Table[int, int]
+	for i := range 100 {
+		table.Put(i, i)
+	}
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 1000 {
+				for range table.All() {
+					break
+				}
+			}
+		})
+	}
+	all.Wait()
+	is.New(t).Equal(table.walks, int32(0)) // so entries move again
 }
