@@ -66,6 +66,9 @@ func allocated(handler http.Handler, r *http.Request) (int, *discarded) {
 // However wrong a body is, refusing it takes a few times its size, and is answered with
 // no more.
 func TestARefusalCostsWhatABodyDoes(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
 	h := newTrustedHub(t, openDoor(t), access.RatesConfig{ClientRate: 1000})
 	c := h.open(t, "tenant=acme&profile=user:1")
 	handler := h.API.Handler()

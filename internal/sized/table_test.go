@@ -103,7 +103,7 @@ func TestATableIsWalkedThrough(t *testing.T) {
 			for range table.All() {
 				break
 			}
-			is.Equal(table.walks, 0)
+			is.Equal(table.walks, int32(0))
 		})
 	}
 }
