@@ -205,3 +205,12 @@ func TestMembershipIsReadOnce(t *testing.T) {
 	b.Sweep(time.Now())
 	is.Equal(b.Stats().Tenants, 0)
 }
+
+// How many members a room has is told also where nobody of its tenant is connected.
+func TestMembersOfWhomNobodyIsConnected(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	h.changes(t, "PUT", "/v1/tenants/acme/conversations/r/members", `{"members":["me","you"]}`)
+	answer := h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "1")
+	is.Equal([]any{answer["connections"], answer["members"]}, []any{0.0, 2.0})
+}

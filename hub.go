@@ -285,9 +285,9 @@ func (h *Hub) receipt(e *history.Entry, remote delivery.Remote, now time.Time) d
 	}
 	h.count.Accepted(e.Event.Target.Kind)
 	members := int(e.Members)
-	if h.tenants.Shared() {
+	r.Connections += remote.Connections
+	if h.tenants.InCluster() { // nobody looked here where nobody is connected
 		members = remote.Members
-		r.Connections += remote.Connections
 	}
 	if _, ok := e.Event.Target.Room(); ok {
 		r.Members = members

@@ -40,7 +40,7 @@ type Remote struct {
 // connected elsewhere: it asks, and the answer is waited for when the result is called for.
 func (t *Tenants) CountRemote(ctx context.Context, events []*event.Event) (result func() []Remote) {
 	remotes := make([]Remote, len(events))
-	if t.sharing == nil {
+	if !t.InCluster() {
 		return func() []Remote { return remotes }
 	}
 	var asked []*event.Event
@@ -51,7 +51,7 @@ func (t *Tenants) CountRemote(ctx context.Context, events []*event.Event) (resul
 			asked, places = append(asked, e), append(places, i)
 		}
 	}
-	if len(asked) == 0 {
+	if len(asked) == 0 || t.sharing == nil {
 		return func() []Remote { return remotes }
 	}
 	counts := t.sharing.Ask(asked)

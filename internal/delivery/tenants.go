@@ -179,9 +179,6 @@ func (t *Tenants) leaveLocked(tenant *tenant) {
 	}
 }
 
-// Shared says whether other hubs have a part in tenants.
-func (t *Tenants) Shared() bool { return t.sharing != nil }
-
 // ShareWith names what other hubs know of tenants, before the first one is made.
 func (t *Tenants) ShareWith(s Sharing) { t.sharing = s }
 
