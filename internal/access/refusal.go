@@ -34,7 +34,7 @@ var (
 	errCredential   = &Refusal{http.StatusUnauthorized, "InvalidCredential", "the credential is not valid here", 0}
 	ErrExpired      = &Refusal{http.StatusUnauthorized, "CredentialExpired", "the token has expired", 0}
 	ErrTenant       = &Refusal{http.StatusForbidden, "TenantForbidden", "the credential belongs to another tenant", 0}
-	errCookieSite   = &Refusal{http.StatusForbidden, "CrossSite", "a cookie is not accepted from another site's page", 0}
+	errCookieSite   = &Refusal{http.StatusForbidden, "CrossSite", "a cookie is not accepted from another origin's page", 0}
 	errForeignHost  = &Refusal{http.StatusForbidden, "ForbiddenHost", "in open mode the hub answers only as localhost; to use another host name, configure credentials such as REALTIME_JWT_SECRET", 0}
 	errForeignSite  = &Refusal{http.StatusForbidden, "CrossSite", "in open mode the hub does not answer other sites' pages", 0}
 	errSocketSite   = &Refusal{http.StatusForbidden, "CrossSite", "a WebSocket is not opened for a page of this origin: list it in REALTIME_CORS_ORIGINS", 0}

@@ -116,7 +116,7 @@ func TestBrokerStands(t *testing.T) {
 	is.NoErr(f.fault)
 	sawAll(t, &nodes[0].Hub, acked, all...)
 	is.True(f.slowest < 10*time.Second) // nobody waits for the broker without end
-	is.True(back < 15*time.Second) // it goes on by itself, and soon
+	is.True(back < 15*time.Second)      // it goes on by itself, and soon
 	for _, c := range all {
 		is.Equal(c.Connects, 1) // its stream stayed
 	}
