@@ -69,7 +69,7 @@ func limited(t testing.TB, auth *access.Auth, f *failing, limits access.RatesCon
 	logger := slog.New(slog.DiscardHandler)
 	hub := NewHub(HubConfig{Retry: time.Second, Log: f, Resolver: f, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone}, nil, Reporting{})
 	t.Cleanup(func() { hub.streams.Engine().Close(context.Background()) })
-	return checked(t, NewAPI(hub, auth, access.NewRates(limits), APIConfig{Logger: logger}).Handler())
+	return checked(t, NewAPI(hub, auth, access.NewRates(limits), APIConfig{Logger: slog.New(slog.DiscardHandler)}).Handler())
 }
 
 func toTenants(names ...string) string {
@@ -150,16 +150,22 @@ func (p *askedPeers) Ask(context.Context, [4]byte, cluster.Call) (cluster.Answer
 	return cluster.Answer{}, cluster.ErrElsewhere
 }
 
+// besideAsked is a hub beside others that count what they are asked.
+func besideAsked(t *testing.T) (*Hub, *askedPeers) {
+	peers := &askedPeers{}
+	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)},
+		PresenceConfig{Audience: settings.AudienceNone}, peers, Reporting{})
+	t.Cleanup(func() { hub.streams.Engine().Close(context.Background()) })
+	return hub, peers
+}
+
 // A client over its limit causes no question to another hub.
 func TestALimitComesBeforeAQuestion(t *testing.T) {
 	for name, auth := range map[string]*access.Auth{"with a token": newAuth(t, access.Config{Secret: testSecret}), "open": openDoor(t)} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
-			logger := slog.New(slog.DiscardHandler)
-			peers := &askedPeers{}
-			hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone}, peers, Reporting{})
-			defer hub.streams.Engine().Close(context.Background())
-			api := checked(t, NewAPI(hub, auth, access.NewRates(access.RatesConfig{ClientRate: onceADay}), APIConfig{Logger: logger}).Handler())
+			hub, peers := besideAsked(t)
+			api := checked(t, NewAPI(hub, auth, access.NewRates(access.RatesConfig{ClientRate: onceADay}), APIConfig{Logger: slog.New(slog.DiscardHandler)}).Handler())
 			var headers []string
 			if !auth.Open() {
 				headers = []string{"Authorization", bearer(t)}
@@ -185,11 +191,8 @@ func TestALimitComesBeforeASessionIsLookedFor(t *testing.T) {
 	for name, call := range map[string]struct{ method, body string }{"a call": {"POST", touch}, "a poll": {"GET", ""}, "an end": {"DELETE", ""}} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
-			logger := slog.New(slog.DiscardHandler)
-			peers := &askedPeers{}
-			hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone}, peers, Reporting{})
-			defer hub.streams.Engine().Close(context.Background())
-			api := checked(t, NewAPI(hub, openDoor(t), access.NewRates(access.RatesConfig{ClientRate: onceADay}), APIConfig{Logger: logger, Secrets: hubsSecrets}).Handler())
+			hub, peers := besideAsked(t)
+			api := checked(t, NewAPI(hub, openDoor(t), access.NewRates(access.RatesConfig{ClientRate: onceADay}), APIConfig{Logger: slog.New(slog.DiscardHandler), Secrets: hubsSecrets}).Handler())
 			id := signalRKeys.Sign(signalr.Pass{Session: uuid.New(), Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
 			codes := map[int]int{}
 			for range 5 {
