@@ -3,6 +3,7 @@ package delivery
 import (
 	"math"
 	"slices"
+	"sync/atomic"
 
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
@@ -35,8 +36,10 @@ type broadcasts struct {
 }
 
 // walkPiece is to how many streams something is handed before others have the lock. Tests make it
-// small.
-var walkPiece = 1000
+// small, while what is left of others may still run.
+var walkPiece atomic.Int32
+
+func init() { walkPiece.Store(1000) }
 
 // broadcastLocked has give called for each connection that there is now, or for those of a room's
 // members.
@@ -119,7 +122,7 @@ func (t *tenant) throughLocked(room event.Room) (size int, conns func(at int) []
 // walkOnLocked has everybody hear everything, for who cannot let go of the tenant.
 func (t *tenant) walkOnLocked() {
 	for len(t.broadcasts.list) > 0 {
-		t.walkLocked(walkPiece)
+		t.walkLocked(int(walkPiece.Load()))
 	}
 }
 
@@ -127,7 +130,7 @@ func (t *tenant) walkOnLocked() {
 // before. The tenant is locked; it is unlocked now and then, and in the end.
 func (t *tenant) flush() {
 	for last := t.broadcasts.last; ; t.mu.Lock() {
-		t.walkLocked(walkPiece)
+		t.walkLocked(int(walkPiece.Load()))
 		over := len(t.broadcasts.list) == 0 || t.broadcasts.list[0].number > last
 		d := t.gathered
 		t.gathered = engine.Batch{}

@@ -22,8 +22,7 @@ import (
 // each stream is sent every event after its place once, in order.
 func TestBroadcastsMeetConnects(t *testing.T) {
 	is := is.New(t)
-	defer func(was int) { walkPiece = was }(walkPiece)
-	walkPiece = 7
+	defer walkPiece.Store(walkPiece.Swap(7))
 	r := newRig(t, func(cfg *Config) { cfg.StreamBuffer = 0 })
 	const mostEvents = 5000 // the history keeps more
 	room := event.ToGroup("all")
@@ -97,7 +96,8 @@ func TestBroadcastsMeetConnects(t *testing.T) {
 func TestABroadcastLetsOthersIn(t *testing.T) {
 	is := is.New(t)
 	r := newRig(t)
-	many := 5 * walkPiece
+	piece := int(walkPiece.Load())
+	many := 5 * piece
 	for i := range many {
 		r.connect(t, Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: user(fmt.Sprint(i))})
 	}
@@ -105,14 +105,14 @@ func TestABroadcastLetsOthersIn(t *testing.T) {
 	heard := 0
 	say := func() { acme.broadcastLocked(everybody, func(*Connection) { heard++ }) }
 	say()
-	acme.walkLocked(walkPiece)
-	is.Equal(heard, walkPiece)
+	acme.walkLocked(piece)
+	is.Equal(heard, piece)
 	for range 9 {
 		say()
 	}
 	heard = 0
-	acme.walkLocked(walkPiece)
-	is.Equal(heard, walkPiece) // ten of it, to a tenth of the streams
+	acme.walkLocked(piece)
+	is.Equal(heard, piece) // ten of it, to a tenth of the streams
 	acme.flush()
 
 	testkit.Eventually(t, func() bool {

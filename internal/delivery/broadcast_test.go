@@ -31,8 +31,7 @@ func (neverFlushed) Flush(string) {}
 // Whatever happens to a tenant while its streams hear of something, a piece after the other, each
 // stream is sent the same as where all hear of it at once.
 func TestBroadcastsAreHeardInOrder(t *testing.T) {
-	defer func(was int) { walkPiece = was }(walkPiece)
-	walkPiece = 2
+	defer walkPiece.Store(walkPiece.Swap(2))
 	for seed := range uint64(60) {
 		synctest.Test(t, func(t *testing.T) {
 			is := is.New(t)

@@ -37,7 +37,7 @@ func (t *tenant) deliverToRoomLocked(room event.Room, p *parcel) {
 	}
 	here, size := t.rooms.Here(room, place)
 	p.members = int32(size)
-	if now, _ := t.rooms.Here(room, math.MaxUint64); len(here) > walkPiece && len(here) == len(now) {
+	if now, _ := t.rooms.Here(room, math.MaxUint64); len(here) > int(walkPiece.Load()) && len(here) == len(now) {
 		t.broadcastParcelLocked(room, p)
 		return
 	}

@@ -290,7 +290,7 @@ func TestWhatIsNotUnderstoodIsCounted(t *testing.T) {
 	is.NoErr(k.nc.Publish(k.cfg.Prefix+".dutyended", []byte("?")))
 	open(t, k, 2, time.Second, nil, user("a"))
 	items(t, box, 1)
-	testkit.Eventually(t, func() bool { return k.Stats().Unread == 2 })
+	testkit.Eventually(t, func() bool { return k.Stats().Unread >= 2 }) // what is read anew counts again
 }
 
 // Who judges no more has nothing of it in memory: another does, and hubs take turns for months.
