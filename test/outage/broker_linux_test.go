@@ -46,7 +46,7 @@ func TestBrokerKilled(t *testing.T) {
 	}
 	is.Equal(all[0].Got, all[1].Got) // one order
 	t.Logf("%d acknowledged, answers %v, the slowest in %v", len(acked), f.statuses, f.slowest)
-	is.True(f.slowest < 10*time.Second) // nobody waits for the broker without end
+	is.True(f.slowest < 2*time.Second)
 }
 
 // With three replicas the stream's leader may die: nothing acknowledged is lost.
@@ -115,8 +115,8 @@ func TestBrokerStands(t *testing.T) {
 	t.Logf("acknowledged again after %v, all caught up after %v; answers %v, the slowest in %v", back, time.Since(resumed), f.statuses, f.slowest)
 	is.NoErr(f.fault)
 	sawAll(t, &nodes[0].Hub, acked, all...)
-	is.True(f.slowest < 10*time.Second) // nobody waits for the broker without end
-	is.True(back < 15*time.Second)      // it goes on by itself, and soon
+	is.True(f.slowest < 2*time.Second)
+	is.True(back < 5*time.Second)
 	for _, c := range all {
 		is.Equal(c.Connects, 1) // its stream stayed
 	}
