@@ -243,7 +243,6 @@ func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
 	last := part&lastPart != 0
 	if last {
 		whole, s.partial = s.partial, nil
-		s.version, s.heard = version, true
 		n.has(topic)
 	}
 	p.mu.Unlock()
@@ -255,6 +254,9 @@ func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if last { // not before all of it is taken in: who sees heard takes what is there for all
+		s.version, s.heard = version, true
+	}
 	if h := p.holds[topic]; h != nil {
 		p.readyLocked(h)
 	}

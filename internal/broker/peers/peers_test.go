@@ -32,7 +32,8 @@ type member struct {
 	news   []string // what was told, and was not known
 	casts  []string
 	at     time.Time
-	cut    error // what Sure says
+	cut    error        // what Sure says
+	taking func(Change) // called before a change is taken in; nil: nothing is
 }
 
 func (m *member) sure() error {
@@ -72,6 +73,12 @@ func joinAt(t *testing.T, url, node string) *member {
 			return len(m.own) > 0
 		},
 		Changed: func(c Change) {
+			m.mu.Lock()
+			taking := m.taking
+			m.mu.Unlock()
+			if taking != nil {
+				taking(c)
+			}
 			m.mu.Lock()
 			defer m.mu.Unlock()
 			for _, op := range c.Ops {
@@ -229,6 +236,27 @@ func TestHold(t *testing.T) {
 	is.NoErr(two.nc.Flush())
 	is.NoErr(late.nc.Flush())
 	is.Equal(late.seen, map[ID]string{{2}: "b"}) // nobody asks for it any more
+}
+
+// What others have is not complete before the last of it is taken in.
+func TestCompleteOnceTakenIn(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	one, other := join(t, b, "one"), join(t, b, "other")
+	defer one.Close()
+	defer other.Close()
+	other.tell(1, "a")
+	asked := make(chan [2]bool, 1)
+	one.mu.Lock()
+	one.taking = func(Change) {
+		complete, awaited := one.complete("topic")
+		asked <- [2]bool{complete, awaited}
+	}
+	one.mu.Unlock()
+	one.hold()
+	is.Equal(<-asked, [2]bool{false, true})
+	is.True(one.Complete(t.Context(), "topic"))
 }
 
 // A change that is lost, with nothing after it, is mended by the version that is told
