@@ -228,6 +228,11 @@ func (c *Cluster) Serve(call Call) (a Answer) {
 		}
 		a.Count, a.More = &p.Count, p.More
 		return a
+	case CallKickAll:
+		p := c.page(call.Tenant, call.Profile, "", call.Limit)
+		c.KickAll(ctx, p.List, call.Reason) // they are here, so it has no errors
+		a.Found, a.More = true, p.More
+		return a
 	case CallExplain:
 		if call.Sent != nil {
 			a.Why, a.Each = c.cfg.Delivery.Streams.Explain(call.Tenant, call.Of, *call.Sent)

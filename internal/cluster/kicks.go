@@ -164,6 +164,21 @@ func (c *Cluster) kickOn(ctx context.Context, node [4]byte, k kick) error {
 	if k.profile == (event.Profile{}) {
 		of = nil
 	}
+	for {
+		answer, err := c.ask(ctx, node, Call{Op: CallKickAll, Tenant: k.tenant, Profile: of, Limit: kickPage, Reason: k.reason})
+		switch {
+		case err != nil:
+			return err
+		case !answer.Found:
+			return c.kickListed(ctx, node, k, of)
+		case !answer.More:
+			return nil
+		}
+	}
+}
+
+// kickListed is kickOn for a hub of the version before, which closes what it is told one by one.
+func (c *Cluster) kickListed(ctx context.Context, node [4]byte, k kick, of *event.Profile) error {
 	for after := ""; ; {
 		p, err := c.pageOn(ctx, node, k.tenant, of, after, kickPage)
 		if err == nil {
@@ -176,5 +191,5 @@ func (c *Cluster) kickOn(ctx context.Context, node [4]byte, k kick) error {
 	}
 }
 
-// kickPage is how many connections are asked for and closed at a time.
-const kickPage = 1000
+// kickPage is how many connections a hub is asked to close at a time: it has a second for it.
+const kickPage = 250

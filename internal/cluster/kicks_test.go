@@ -145,3 +145,23 @@ func TestManyKicksAtAHubThatSleeps(t *testing.T) {
 		is.Equal(r.Owes(), 0)
 	})
 }
+
+// A person's many connections on another hub are closed in few calls, and nothing of them is told.
+func TestManyConnectionsAreClosedTogether(t *testing.T) {
+	is := is.New(t)
+	there := newRig(t, nil, room.Own{})
+	for range 600 {
+		there.connect(t, "me")
+	}
+	there.connect(t, "other")
+	asked := map[cluster.CallOp]int{}
+	peers := &clustertest.Peers{Answer: func(_ [4]byte, c cluster.Call) (cluster.Answer, error) {
+		asked[c.Op]++
+		return there.Serve(c), nil
+	}}
+	peers.Set([][4]byte{other}, nil)
+	r := newRig(t, peers, room.Own{})
+	is.NoErr(r.KickProfile(t.Context(), "acme", user("me"), delivery.CloseKicked))
+	is.Equal(asked, map[cluster.CallOp]int{cluster.CallKickAll: 3})
+	is.Equal(there.Tenants.Open("acme"), 1)
+}

@@ -52,6 +52,7 @@ const (
 	CallProlong CallOp = "prolong" // one ends at another time
 	CallAdjust  CallOp = "adjust"  // one has another filter or watch list
 	CallKick    CallOp = "kick"    // one is closed
+	CallKickAll CallOp = "kickall" // some of a tenant's, or of a profile's, are closed
 	CallSay     CallOp = "say"     // one's client is answered on its stream
 	CallPoll    CallOp = "poll"    // one's client, which polls, is told what there is, or that is over
 	CallAck     CallOp = "ack"     // one's client has handled what it was sent
