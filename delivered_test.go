@@ -148,6 +148,21 @@ func (h *testHub) receipts(t testing.TB, tenant, event, query string) (list []st
 	return list, answer
 }
 
+// awaitReceipt waits until what came of an event of acme's for its one profile is as wanted. That says
+// more than a report, which a deadline is needed for that a slow machine may miss.
+func (h *testHub) awaitReceipt(t testing.TB, event, want string) {
+	t.Helper()
+	var list []string
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		if list, _ = h.receipts(t, "acme", event, ""); len(list) == 1 && list[0] == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("what came of %s is %q, not %q", event, list, want)
+		}
+	}
+}
+
 // Services ask what came of an event, by its id or its cursor, for everybody or for one.
 func TestReceipts(t *testing.T) {
 	is := is.New(t)
@@ -158,11 +173,10 @@ func TestReceipts(t *testing.T) {
 	in := `{"kind":"conversation","conversationId":"c","exclude":{"profiles":["d"]}}`
 	e := h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"a.b","payload":1,"deadline":"1h","target":`+in+`}`)
 	h.ack(t, a.ConnectionID, a.until(t, "a.b").ID)
-	for {
-		if list, _ := h.receipts(t, "acme", "e", "?profile=a"); list[0] == "a acknowledged" {
-			break // with a broker it is kept a moment later
-		}
-	}
+	eventually(t, func() bool { // with a broker it is kept a moment later
+		list, _ := h.receipts(t, "acme", "e", "?profile=a")
+		return list[0] == "a acknowledged"
+	})
 	for _, ref := range []string{"e", e["cursor"].(string)} {
 		list, answer := h.receipts(t, "acme", ref, "")
 		is.Equal(list, []string{"a acknowledged", "b sent sentUnacknowledged", "c owed noConnection"})
