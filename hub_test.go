@@ -133,8 +133,8 @@ func TestPublishToGroupItsMembers(t *testing.T) {
 func TestConversationAndGroupOfOneIDAreTwo(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
-	h.do(t, "PUT", "/v1/tenants/acme/conversations/r/members/a", "")
-	h.do(t, "PUT", "/v1/tenants/acme/groups/r/members/b", "")
+	h.changes(t, "PUT", "/v1/tenants/acme/conversations/r/members/a", "")
+	h.changes(t, "PUT", "/v1/tenants/acme/groups/r/members/b", "")
 	a, b := h.open(t, "tenant=acme&profile=a"), h.open(t, "tenant=acme&profile=b")
 	h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, `"c"`)
 	h.publish(t, "acme", "a.b", `{"kind":"group","groupId":"r"}`, `"g"`)
@@ -352,8 +352,8 @@ func TestNothingCrossesATenant(t *testing.T) {
 		is := is.New(t)
 		h := newTestHub(t)
 		long, short := h.open(t, "tenant=acme&profile=user:b:c"), h.open(t, "tenant=acme.user&profile=b:c")
-		h.do(t, "PUT", "/v1/tenants/acme/conversations/a:b/members/c", "")
-		h.do(t, "PUT", "/v1/tenants/acme/conversations/a/members/b:c", "")
+		h.changes(t, "PUT", "/v1/tenants/acme/conversations/a:b/members/c", "")
+		h.changes(t, "PUT", "/v1/tenants/acme/conversations/a/members/b:c", "")
 		c, bc := h.open(t, "tenant=acme&profile=c"), h.open(t, "tenant=acme&profile=b:c")
 		h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"a:b"}`, `"a:b"`)
 		h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":[{"type":"b","id":"c"}]}`, `"b:c"`)
@@ -365,8 +365,8 @@ func TestNothingCrossesATenant(t *testing.T) {
 		is := is.New(t)
 		h := newTestHub(t)
 		mine, theirs := h.open(t, "tenant=one&profile=a"), h.open(t, "tenant=two&profile=a")
-		h.do(t, "PUT", "/v1/tenants/two/conversations/r/members/a", "")
-		h.do(t, "PUT", "/v1/tenants/two/groups/r/members/a", "")
+		h.changes(t, "PUT", "/v1/tenants/two/conversations/r/members/a", "")
+		h.changes(t, "PUT", "/v1/tenants/two/groups/r/members/a", "")
 		for _, target := range []string{
 			`{"kind":"conversation","conversationId":"r"}`, `{"kind":"group","groupId":"r"}`,
 			`{"kind":"connection","connectionId":"` + theirs.ConnectionID + `"}`,
@@ -399,7 +399,7 @@ func TestNothingCrossesATenant(t *testing.T) {
 			status, _ := h.do(t, method, path, "")
 			is.Equal(status, http.StatusNotFound)
 		}
-		h.do(t, "DELETE", "/v1/tenants/one/connections?profile=a", "")
+		h.changes(t, "DELETE", "/v1/tenants/one/connections?profile=a", "")
 		is.Equal(len(listed(t, h, "/v1/tenants/one/connections")), 0)
 		is.Equal(h.people.Of("one", []event.Profile{{Type: "user", ID: "a"}})[0].Status, presence.Offline)
 		is.Equal(listed(t, h, "/v1/tenants/two/connections"), []string{theirs.ConnectionID})
@@ -538,8 +538,8 @@ func TestTraceParentTravels(t *testing.T) {
 	const own, header = "00-11111111111111111111111111111111-1111111111111111-01", "00-22222222222222222222222222222222-2222222222222222-00"
 	h := newTestHub(t)
 	me := h.open(t, "tenant=acme&profile=me")
-	h.do(t, "PUT", "/v1/tenants/acme/conversations/c/members", `{"members":["me"]}`)
-	h.do(t, "PUT", "/v1/tenants/acme/groups/g/members", `{"members":["me"]}`)
+	h.changes(t, "PUT", "/v1/tenants/acme/conversations/c/members", `{"members":["me"]}`)
+	h.changes(t, "PUT", "/v1/tenants/acme/groups/g/members", `{"members":["me"]}`)
 	bare := func(more string) string { return `{"type":"a.b","payload":1` + more + `}` }
 	whole := func(more string) string { return bare(`,"tenantId":"acme","target":{"kind":"tenant"}` + more) }
 	const itsOwn = `,"traceparent":"` + own + `"`

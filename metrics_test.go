@@ -112,8 +112,8 @@ func TestMetricsMove(t *testing.T) {
 	moves(t, handler, map[string]float64{"streams_open": 2, `connects_total{resume="fresh"}`: 2, `presence_profiles{status="online"}`: 2}, func() {
 		a, b = h.open(t, "tenant=acme&profile=a"), h.open(t, "tenant=acme&profile=b")
 	})
-	h.do(t, "PUT", "/v1/tenants/acme/conversations/c/members", `{"members":["a"]}`)
-	h.do(t, "PUT", "/v1/tenants/acme/groups/g/members", `{"members":["a","b"]}`)
+	h.changes(t, "PUT", "/v1/tenants/acme/conversations/c/members", `{"members":["a"]}`)
+	h.changes(t, "PUT", "/v1/tenants/acme/groups/g/members", `{"members":["a","b"]}`)
 	for target, reached := range map[string][]*testClient{
 		`{"kind":"profile","profiles":["a"]}`:                           {a},
 		`{"kind":"profiles","profiles":["a","b","nobody"]}`:             {a, b},
@@ -201,7 +201,7 @@ func TestMetricsMove(t *testing.T) {
 		is.True(h.turnedAway(t, "tenant=acme&profile=d")) // which reads no real stream to its end
 	})
 	moves(t, handler, online(-1, map[string]float64{`closes_total{reason="kicked"}`: 1}), func() {
-		h.do(t, "DELETE", "/v1/tenants/other/connections?profile=c", "")
+		h.changes(t, "DELETE", "/v1/tenants/other/connections?profile=c", "")
 	})
 	moves(t, handler, map[string]float64{"streams_open": -1, `closes_total{reason="expired"}`: 1}, func() {
 		h.streams.Prolong(h.streams.Connections("acme", &event.Profile{Type: "user", ID: "b"})[0], time.Now())

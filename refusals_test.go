@@ -141,7 +141,7 @@ func TestARefusalCostsWhatABodyDoes(t *testing.T) {
 func TestSmallCallsHaveSmallBodies(t *testing.T) {
 	h := newTestHub(t)
 	c := h.open(t, "tenant=acme&profile=user:1")
-	h.do(t, "PUT", "/v1/tenants/acme/conversations/c/members/user:1", "")
+	h.changes(t, "PUT", "/v1/tenants/acme/conversations/c/members/user:1", "")
 	for call, body := range map[string]string{
 		"PATCH /v1/connections/" + c.ConnectionID:                    `{"types":["a.b"]}`,
 		"POST /v1/conversations/c/typing?tenant=acme&profile=user:1": `{"state":"started"}`,

@@ -148,11 +148,11 @@ func TestClusterMembershipInReplay(t *testing.T) {
 	c := nodes[0].Open(t, meQuery)
 	c.Close()
 	say(t, nodes[1], 1)
-	nodes[1].Do(t, "PUT", "/v1/tenants/acme/conversations/r/members/me", "")
+	nodes[1].Changes(t, "PUT", "/v1/tenants/acme/conversations/r/members/me", "")
 	say(t, nodes[0], 2)
-	nodes[0].Do(t, "DELETE", "/v1/tenants/acme/conversations/r/members/me", "")
+	nodes[0].Changes(t, "DELETE", "/v1/tenants/acme/conversations/r/members/me", "")
 	say(t, nodes[1], 3)
-	nodes[1].Do(t, "PUT", "/v1/tenants/acme/conversations/r/members/me", "")
+	nodes[1].Changes(t, "PUT", "/v1/tenants/acme/conversations/r/members/me", "")
 	say(t, nodes[0], 4)
 	for _, node := range nodes { // the third has never heard of any of it
 		is.Equal(node.Replayed(t, node.Back(t, c.Cursor, meQuery)), "2 4")
@@ -236,7 +236,7 @@ func TestClusterTyping(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	nodes := threeHubs(t, "REALTIME_TYPING_TTL=3s")
-	nodes[0].Do(t, "PUT", "/v1/tenants/acme/conversations/r/members", `{"members":["me","you"]}`)
+	nodes[0].Changes(t, "PUT", "/v1/tenants/acme/conversations/r/members", `{"members":["me","you"]}`)
 	var you []*hubtest.Stream
 	for _, node := range nodes {
 		you = append(you, node.Open(t, "tenant=acme&profile=you"))
