@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	switch {
 	case *clusterFlag > 0: // three hubs a test work more than they wait
-	case hubtest.RaceDetector: // all that works takes some eight times as long
+	case testkit.RaceDetector: // all that works takes some eight times as long
 		testkit.MostlyWaits(4)
 	default:
 		testkit.MostlyWaits(8)

@@ -53,7 +53,7 @@ func StartPlain(t testing.TB, settings ...string) *Program {
 // detector if they have it.
 func Binary(t testing.TB) string {
 	t.Helper()
-	if RaceDetector {
+	if testkit.RaceDetector {
 		return built(t, withDetector)
 	}
 	return PlainBinary(t)

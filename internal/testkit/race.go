@@ -1,6 +1,6 @@
 //go:build race
 
-package hubtest
+package testkit
 
 // RaceDetector says whether the tests have it.
 const RaceDetector = true
