@@ -13,6 +13,7 @@ import (
 
 	"realtimehub/internal/broker/duties"
 	"realtimehub/internal/broker/outbox"
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/duty"
 	"realtimehub/internal/history"
@@ -162,11 +163,15 @@ func (b *Broker) open(ctx context.Context, cfg Config) error {
 			Prefix: cfg.Prefix, Replicas: cfg.Replicas, Bytes: cfg.Disk / besidePart, Lead: b.duties.Lease().Lead, Logger: cfg.Logger,
 		})
 	}
-	if err == nil && cfg.Torn {
-		err = b.outbox.Renew(ctx)
-	}
 	if err == nil {
-		err = b.outbox.Beside(ctx, b.log.journal.Epoch())
+		err = stream.Until(ctx, cfg.Logger, func(ctx context.Context) error { // what was just made may have no leader yet
+			if cfg.Torn {
+				if err := b.outbox.Renew(ctx); err != nil {
+					return err
+				}
+			}
+			return b.outbox.Beside(ctx, b.log.journal.Epoch())
+		})
 	}
 	hears, first := func() bool { return true }, func() bool { return true }
 	if err == nil && !cfg.Alone {

@@ -3,7 +3,10 @@ package broker
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -66,4 +69,33 @@ func TestStartsOnAServerThatIsCutOff(t *testing.T) {
 	is.NoErr(err)
 	defer b.Close()
 	is.True(b.watch.faults.Now()[history.FaultMoved] >= 1)
+}
+
+// What a hub that starts says first of each subject is lost, as where a stream has no leader yet: it
+// says it again.
+func TestStartsThoughWordsAreLost(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	proxy := natstest.Start(t, 1).Proxies(t)[0]
+	prefix := "t" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	var mu sync.Mutex
+	lost := map[string]bool{}
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		mu.Lock()
+		defer mu.Unlock()
+		if !m.FromServer && strings.HasPrefix(m.Subject, prefix) && (m.Verb == "PUB" || m.Verb == "HPUB") {
+			v.Drop = !lost[m.Subject]
+			lost[m.Subject] = true
+		}
+		return v
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	b, err := Connect(ctx, Config{URL: proxy.URL(), Replicas: 1, Prefix: prefix, Limits: history.Limits{Events: 100, Bytes: 1 << 20}, Disk: 1 << 20, Logger: slog.New(slog.DiscardHandler)})
+	is.NoErr(err)
+	defer b.Close()
+	mu.Lock()
+	defer mu.Unlock()
+	t.Log(slices.Sorted(maps.Keys(lost)))
+	is.True(lost[prefix+".outbox.beside"])
 }

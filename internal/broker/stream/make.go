@@ -25,13 +25,20 @@ func (s *Stream) Make(ctx context.Context, logger *slog.Logger, do func(context.
 	})
 }
 
-// UntilMade tries as long as ctx allows and the broker may still come to it.
+// UntilMade is Until for what is quick, where there is a leader.
 func UntilMade(ctx context.Context, logger *slog.Logger, do func(context.Context) error) error {
+	return Until(ctx, logger, func(ctx context.Context) error {
+		once, cancel := context.WithTimeout(ctx, MakeTimeout) // who has no leader does not answer
+		defer cancel()
+		return do(once)
+	})
+}
+
+// Until tries as long as ctx allows and the broker may still come to it.
+func Until(ctx context.Context, logger *slog.Logger, do func(context.Context) error) error {
 	said, again := "", time.Time{}
 	for {
-		once, cancel := context.WithTimeout(ctx, MakeTimeout) // who has no leader does not answer
-		err := explained(do(once))
-		cancel()
+		err := explained(do(ctx))
 		if err == nil || !transient(err) {
 			return err
 		}
