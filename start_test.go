@@ -51,12 +51,13 @@ func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
 		{"REALTIME_ADDR=" + taken.Addr().String(), "REALTIME_ADDR: * another program uses this port"},
 		{"REALTIME_ADDR=127.0.0.1:0 REALTIME_ADMIN_ADDR=" + taken.Addr().String(), "REALTIME_ADMIN_ADDR: * another program uses this port"},
 		{"REALTIME_NATS_URL=nats://127.0.0.1:1 REALTIME_NATS_CREDS=" + missing, "REALTIME_NATS_CREDS: open *: no such file"},
-		{"REALTIME_JWT_PUBLIC_KEY=" + missing, "REALTIME_JWT_PUBLIC_KEY: is neither a PEM block nor a file that can be read: no such file"},
-		{"REALTIME_JWKS_URL=login.example.com", "REALTIME_JWKS_URL: is not a URL such as https://"},
-		{"REALTIME_MEMBERSHIP_URL=https://example.com/?a=b", "REALTIME_MEMBERSHIP_URL: has a query; the hub adds its own"},
-		{"REALTIME_MEMORY_BUDGET=1G", "REALTIME_MEMORY_BUDGET: is not a valid whole number such as 1048576, without a unit"},
-		{"REALTIME_PRESENCE_TICK=0", "REALTIME_PRESENCE_TICK: 0 is too short: 1s is usual"},
-		{"REALTIME_HEARTBEAT=-1s", "REALTIME_HEARTBEAT: -1s is negative"},
+		{"REALTIME_JWT_PUBLIC_KEY=" + missing, "REALTIME_JWT_PUBLIC_KEY is neither a PEM block nor a file that can be read: no such file"},
+		{"REALTIME_JWKS_URL=login.example.com", "REALTIME_JWKS_URL is not a URL such as https://"},
+		{"REALTIME_MEMBERSHIP_URL=https://example.com/?a=b", "REALTIME_MEMBERSHIP_URL has a query; the hub adds its own"},
+		{"REALTIME_MEMORY_BUDGET=1G", "REALTIME_MEMORY_BUDGET is not a valid whole number such as 1048576, without a unit"},
+		{"REALTIME_PRESENCE_TICK=0", "REALTIME_PRESENCE_TICK is 0, which is too short: 1s is usual"},
+		{"REALTIME_API_KEYS=acme REALTIME_CORS_ORIGINS=ftp,https://*", "REALTIME_API_KEYS is not a list *\nREALTIME_CORS_ORIGINS is not valid: entry 1 is not an origin such as https://app.example.com, which has no path\nREALTIME_CORS_ORIGINS is not valid: entry 2"}, // each line of its own
+		{"REALTIME_HEARTBEAT=-1s", "REALTIME_HEARTBEAT is -1s, and must not be negative"},
 	} {
 		t.Run(test.says, func(t *testing.T) {
 			is := is.New(t)

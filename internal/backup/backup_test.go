@@ -153,7 +153,7 @@ func TestCommandsThatCannot(t *testing.T) {
 		"newer":           {"restore", archive("newer", aboutName, `{"format":2,"prefix":"realtime"}`), "", "the backup has format 2, and this program reads format 1"},
 		"another prefix":  {"restore", good, "REALTIME_NATS_PREFIX=other", "the backup is of hubs with REALTIME_NATS_PREFIX=realtime, and it is other here"},
 		"nowhere to":      {"restore", good, "REALTIME_DATA=", "REALTIME_DATA or REALTIME_NATS_URL says what is meant, and neither is set"},
-		"a wrong setting": {"restore", good, "REALTIME_SYNC=0", "REALTIME_SYNC: "},
+		"a wrong setting": {"restore", good, "REALTIME_SYNC=0", "REALTIME_SYNC "},
 		"no folder":       {"backup", missing, "", "REALTIME_DATA: "},
 		"nowhere from":    {"backup", missing, "REALTIME_DATA=", "REALTIME_DATA or REALTIME_NATS_URL says what is meant, and neither is set"},
 	} {

@@ -112,7 +112,7 @@ func TestTrustedSettings(t *testing.T) {
 		is := is.New(t)
 		_, err := Load([]string{setting})
 		is.True(err != nil)
-		is.True(strings.Contains(err.Error(), names+": ")) // setting
+		is.True(strings.Contains(err.Error(), names+" ")) // setting
 	}
 }
 
