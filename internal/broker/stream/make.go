@@ -25,9 +25,10 @@ func (s *Stream) Make(ctx context.Context, logger *slog.Logger, do func(context.
 	})
 }
 
-// UntilMade tries as long as ctx allows and the broker may still come to it.
+// UntilMade tries as long as ctx allows and the broker may still come to it. That takes some
+// seconds while servers start, or elect a leader; it is told where it takes longer.
 func UntilMade(ctx context.Context, logger *slog.Logger, do func(context.Context) error) error {
-	said, again := "", time.Time{}
+	again := time.Now().Add(sayEvery)
 	for {
 		once, cancel := context.WithTimeout(ctx, MakeTimeout) // who has no leader does not answer
 		err := explained(do(once))
@@ -35,9 +36,9 @@ func UntilMade(ctx context.Context, logger *slog.Logger, do func(context.Context
 		if err == nil || !transient(err) {
 			return err
 		}
-		if text, now := err.Error(), time.Now(); text != said || now.After(again) {
+		if now := time.Now(); now.After(again) {
 			logger.Warn("waiting for the store", "err", err)
-			said, again = text, now.Add(sayEvery)
+			again = now.Add(sayEvery)
 		}
 		select {
 		case <-ctx.Done():
@@ -50,13 +51,13 @@ func UntilMade(ctx context.Context, logger *slog.Logger, do func(context.Context
 // explained adds what to do where the broker's words do not tell.
 func explained(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%w: too few NATS servers, or hubs of REALTIME_PEERS, are up, or they have not agreed yet on who leads", err)
+		return fmt.Errorf("too few NATS servers, or hubs of REALTIME_PEERS, are up, or they have not agreed yet on who leads: %w", err)
 	}
 	if errors.Is(err, nats.ErrNoResponders) {
-		return fmt.Errorf("%w: JetStream is not up yet, or is off on the NATS servers (nats-server -js)", err)
+		return fmt.Errorf("JetStream is not up yet, or is off on the NATS servers (nats-server -js): %w", err)
 	}
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok && tooFew(api) {
-		return fmt.Errorf("%w: each replica needs a server of its own, and too few are up", err)
+		return fmt.Errorf("each replica needs a server of its own, and too few are up: %w", err)
 	}
 	return err
 }

@@ -35,3 +35,21 @@ func TestWaitingSaysWhyAndIsCalm(t *testing.T) {
 		})
 	}
 }
+
+// A broker that elects a leader, or waits for others that start as well, is no fault yet.
+func TestWaitingForAStartIsNoWarning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		for lasts, lines := range map[time.Duration]int{9 * time.Second: 0, 11 * time.Second: 1} {
+			var logs bytes.Buffer
+			begun := time.Now()
+			is.NoErr(UntilMade(t.Context(), slog.New(slog.NewTextHandler(&logs, nil)), func(context.Context) error {
+				if time.Since(begun) < lasts {
+					return context.DeadlineExceeded
+				}
+				return nil
+			}))
+			is.Equal(strings.Count(logs.String(), "\n"), lines) // lasts
+		}
+	})
+}
