@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/testkit"
 )
 
 // In open mode only pages of this machine may call, whatever is listed: the log says so
@@ -68,6 +70,26 @@ func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
 			is.True(strings.Contains(err.Error(), after))
 		})
 	}
+}
+
+// Whoever starts a hub that waits for others is told so, and for how long; a hub alone does not wait.
+func TestAStartSaysThatItWaits(t *testing.T) {
+	is := is.New(t)
+	const says = `level=INFO msg="waiting for the store, which takes some seconds where other hubs start as well" atMost=1m0s`
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var logs syncBuffer
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, []string{"REALTIME_NATS_URL=nats://127.0.0.1:1"}, &logs, nil) }()
+	testkit.Eventually(t, func() bool { return strings.Contains(logs.String(), says) })
+	stop()
+	is.True(<-ended != nil)
+
+	ctx, stop = context.WithCancel(t.Context())
+	defer stop()
+	var alone syncBuffer
+	is.NoErr(run(ctx, []string{"REALTIME_ADDR=127.0.0.1:0", "REALTIME_DATA=" + t.TempDir()}, &alone, func(net.Addr) { stop() }))
+	is.True(!strings.Contains(alone.String(), "waiting for the store"))
 }
 
 // An address of the broker may hold a password, which is not repeated.

@@ -144,7 +144,7 @@ func claim(ctx context.Context, nc *nats.Conn, prefix string) (replicas int, err
 	return replicas, err
 }
 
-var errKept = errors.New("are kept there already, which a restore would replace: restore into what is new")
+var errKept = errors.New("are kept there already, which a restore would replace: restore into a new folder, or into new servers")
 
 // empty refuses what a restore would replace. It returns how many keep what is there. Where there
 // is no history all else is of a restore that was cut off.

@@ -124,7 +124,7 @@ var states = map[string]string{
 	"acknowledged": "acknowledged it",
 	"reported":     "did not acknowledge it by its deadline, and was reported",
 	"sent":         "was sent it",
-	"owed":         "has not had it, as far as is known",
+	"owed":         "has not got it, as far as is known",
 	"unknown":      "may have acknowledged it or not: that is not kept any more",
 }
 
