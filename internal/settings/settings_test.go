@@ -2,11 +2,12 @@ package settings
 
 import (
 	"iter"
-	"realtimehub/internal/access"
-	"realtimehub/internal/hubtest"
 	"reflect"
 	"strings"
 	"testing"
+
+	"realtimehub/internal/access"
+	"realtimehub/internal/hubtest"
 
 	"github.com/matryer/is"
 )
