@@ -205,7 +205,7 @@ func TestBrowserConsole(t *testing.T) {
 
 	t.Run("cut and gap", func(t *testing.T) {
 		do(t, page, click(inPane("alice", ".cut")))
-		becomes(t, page, exists(inPane("alice", `[data-state="displaced"]`))+" && "+contains(inPane("alice", ".countdown"), "back in"))
+		becomes(t, page, exists(inPane("alice", `[data-state="displaced"]`))+" && "+contains(inPane("alice", ".countdown"), "back in")+" && "+textOf(inPane("alice", ".status"))+` === "cut"`)
 		becomes(t, page, contains(inPane("alice", ".detail"), "Cut by you")+" && "+contains(inPane("alice", `.events [data-type="hub.closing"] .payload`), "Cut by you"))
 		events := strings.Repeat(`{"tenantId":"demo","type":"a.b","payload":1,"target":{"kind":"tenant"}},`, 5)
 		response, err := http.Post(url+"/v1/events/batch", "application/json", strings.NewReader(`{"events":[`+strings.TrimSuffix(events, ",")+`]}`))
