@@ -72,7 +72,8 @@ func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
 	}
 }
 
-// Whoever starts a hub that waits for others is told so, and for how long; a hub alone does not wait.
+// Whoever starts a hub that waits for others is told so, and for how long. A hub alone does not wait,
+// and says where its folder is.
 func TestAStartSaysThatItWaits(t *testing.T) {
 	is := is.New(t)
 	const says = `level=INFO msg="waiting for the store, which takes some seconds where other hubs start as well" atMost=1m0s`
@@ -88,8 +89,12 @@ func TestAStartSaysThatItWaits(t *testing.T) {
 	ctx, stop = context.WithCancel(t.Context())
 	defer stop()
 	var alone syncBuffer
-	is.NoErr(run(ctx, []string{"REALTIME_ADDR=127.0.0.1:0", "REALTIME_DATA=" + t.TempDir()}, &alone, func(net.Addr) { stop() }))
+	t.Chdir(t.TempDir())
+	is.NoErr(run(ctx, []string{"REALTIME_ADDR=127.0.0.1:0", "REALTIME_DATA=data"}, &alone, func(net.Addr) { stop() }))
 	is.True(!strings.Contains(alone.String(), "waiting for the store"))
+	folder, err := filepath.Abs("data")
+	is.NoErr(err)
+	is.True(strings.Contains(alone.String(), `msg="histories, event ids and memberships are kept in a folder" folder=`+folder)) // whichever folder the hub was started in
 }
 
 // An address of the broker may hold a password, which is not repeated.

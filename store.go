@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -222,6 +223,8 @@ func openFolder(cfg settings.Config, logger *slog.Logger) (*folder.Folder, error
 	if err != nil {
 		return nil, fmt.Errorf("%sDATA: %s: %w", settings.Prefix, cfg.Data, err)
 	}
+	path, _ := filepath.Abs(cfg.Data)
+	logger.Info("histories, event ids and memberships are kept in a folder", "folder", path)
 	return f, nil
 }
 

@@ -94,6 +94,9 @@ func (a *asker) get(ctx context.Context, path string, query url.Values, into any
 		r.Header.Set("Authorization", "Bearer "+a.token)
 	}
 	res, err := a.client.Do(r)
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		return fmt.Errorf("no answer from %s, which REALTIME_URL sets: %w", a.base, failed.Err)
+	}
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,17 @@ func TestAQuestionSaysWhatItLacks(t *testing.T) {
 	}
 }
 
+// Where nobody answers it is told who was asked, and what says so.
+func TestAQuestionThatNobodyAnswersSaysWhoWasAsked(t *testing.T) {
+	is := is.New(t)
+	hub := httptest.NewServer(http.NotFoundHandler())
+	hub.Close()
+	environ := map[string]string{"REALTIME_URL": hub.URL, "REALTIME_TENANT": "acme"}
+	err := Command(t.Context(), "outbox", nil, func(name string) string { return environ[name] }, io.Discard)
+	is.True(err != nil && strings.HasPrefix(err.Error(), "no answer from "+hub.URL+", which REALTIME_URL sets: "))
+	is.True(err != nil && strings.Contains(err.Error(), "refused"))
+}
+
 // What the hub refuses is told with its code and its reason.
 func TestAQuestionThatIsRefusedSaysWhy(t *testing.T) {
 	is := is.New(t)
