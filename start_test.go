@@ -12,6 +12,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/natstest"
 	"realtimehub/internal/testkit"
 )
 
@@ -81,10 +82,14 @@ func TestAStartSaysThatItWaits(t *testing.T) {
 	defer stop()
 	var logs syncBuffer
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, []string{"REALTIME_NATS_URL=nats://127.0.0.1:1"}, &logs, nil) }()
+	own := fmt.Sprint("127.0.0.1:", natstest.FreePort(t))
+	go func() {
+		ended <- run(ctx, []string{"REALTIME_DATA=" + t.TempDir(), "REALTIME_PEERS_ADDR=" + own, "REALTIME_PEERS=127.0.0.1:1,127.0.0.1:2," + own}, &logs, nil)
+	}()
 	testkit.Eventually(t, func() bool { return strings.Contains(logs.String(), says) })
 	stop()
-	is.True(<-ended != nil)
+	err := <-ended
+	is.True(err != nil && strings.HasPrefix(err.Error(), "REALTIME_PEERS: ")) // whom it has waited for
 
 	ctx, stop = context.WithCancel(t.Context())
 	defer stop()

@@ -176,6 +176,9 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 		}
 		at.Inside, at.Alone, at.Whole, at.Torn, leave, name = own.Connect(), len(cfg.Peers) == 0, own.Whole, own.Torn(), own.Close, "DATA"
 		settle = own.Settle
+		if len(cfg.Peers) > 0 {
+			name = "PEERS" // they are what is waited for
+		}
 	}
 	if !at.Alone {
 		logger.Info("waiting for the store, which takes some seconds where other hubs start as well", "atMost", brokerWait)

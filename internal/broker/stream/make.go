@@ -50,13 +50,14 @@ func UntilMade(ctx context.Context, logger *slog.Logger, do func(context.Context
 
 // explained adds what to do where the broker's words do not tell.
 func explained(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	if errors.Is(err, context.DeadlineExceeded) || ok && api.ErrorCode == codeUnavailable {
 		return fmt.Errorf("too few NATS servers, or hubs of REALTIME_PEERS, are up, or they have not agreed yet on who leads: %w", err)
 	}
 	if errors.Is(err, nats.ErrNoResponders) {
 		return fmt.Errorf("JetStream is not up yet, or is off on the NATS servers (nats-server -js): %w", err)
 	}
-	if api, ok := errors.AsType[*jetstream.APIError](err); ok && tooFew(api) {
+	if ok && tooFew(api) {
 		return fmt.Errorf("each replica needs a server of its own, and too few are up: %w", err)
 	}
 	return err

@@ -18,8 +18,9 @@ import (
 // each try.
 func TestWaitingSaysWhyAndIsCalm(t *testing.T) {
 	for remedy, err := range map[string]error{
-		"nats-server -js":     nats.ErrNoResponders,
-		"a server of its own": &jetstream.APIError{Code: 500, ErrorCode: 10074, Description: "replicas > 1 not supported in non-clustered mode"},
+		"nats-server -js":      nats.ErrNoResponders,
+		"too few NATS servers": &jetstream.APIError{Code: 503, ErrorCode: codeUnavailable, Description: "JetStream system temporarily unavailable"},
+		"a server of its own":  &jetstream.APIError{Code: 500, ErrorCode: 10074, Description: "replicas > 1 not supported in non-clustered mode"},
 	} {
 		t.Run(remedy, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
