@@ -138,18 +138,18 @@ func TestSecretsRotate(t *testing.T) {
 		is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", token).Code, status) // signed with secret
 	}
 	for wrong, says := range map[string]string{
-		"short-secret":                      "JWT_SECRET: has 12 bytes",
-		testSecret + ",short-secret":        "JWT_SECRET: entry 2 has 12 bytes",
-		testSecret + ",":                    "JWT_SECRET: entry 2 has 0 bytes",
-		testSecret + ", " + next:            "JWT_SECRET: entry 2 begins or ends with a space",
-		"short,secret," + next + testSecret: "JWT_SECRET: entry 1 has 5 bytes",
+		"short-secret":                      "JWT_SECRET has 12 bytes",
+		testSecret + ",short-secret":        "JWT_SECRET is not valid: entry 2 has 12 bytes",
+		testSecret + ",":                    "JWT_SECRET is not valid: entry 2 has 0 bytes",
+		testSecret + ", " + next:            "JWT_SECRET is not valid: entry 2 begins or ends with a space",
+		"short,secret," + next + testSecret: "JWT_SECRET is not valid: entry 1 has 5 bytes",
 	} {
 		_, err := access.NewAuth(t.Context(), access.Config{Secret: wrong})
 		is.True(err != nil && strings.Contains(err.Error(), says)) // of a wrong secret
 		is.True(err != nil && !strings.Contains(err.Error(), "short"))
 	}
 	err := run(t.Context(), []string{"REALTIME_JWT_SECRET=short-secret"}, &bytes.Buffer{}, nil)
-	is.True(err != nil && strings.Contains(err.Error(), "REALTIME_JWT_SECRET: ") && !strings.Contains(err.Error(), "short-secret"))
+	is.True(err != nil && strings.Contains(err.Error(), "REALTIME_JWT_SECRET ") && !strings.Contains(err.Error(), "short-secret"))
 }
 
 // What a site's own login in front of the hub sends is none of our credentials, and
@@ -239,7 +239,7 @@ func TestOriginsHaveOneRule(t *testing.T) {
 		t.Run("wrong "+wrong, func(t *testing.T) {
 			is := is.New(t)
 			_, err := access.NewAuth(t.Context(), access.Config{Origins: []string{"https://good.example", wrong}})
-			is.True(err != nil && strings.Contains(err.Error(), "CORS_ORIGINS: entry 2"))
+			is.True(err != nil && strings.Contains(err.Error(), "CORS_ORIGINS is not valid: entry 2"))
 		})
 	}
 }

@@ -226,7 +226,7 @@ func seqOf(f *problem.Faults, query url.Values) uint64 {
 	}
 	seq, err := strconv.ParseUint(text, 10, 53)
 	if err != nil {
-		f.Add(problem.CodeInvalidField, "after", "must be the number of an item, as \"seq\" or \"next\" have it")
+		f.Add(problem.CodeInvalidField, "after", "must be the number of an item, as \"seq\" or \"next\" has it")
 	}
 	return seq
 }

@@ -130,17 +130,17 @@ func TestASubjectIsUnicode(t *testing.T) {
 // Settings that would let nearly anybody in stop the start, by name and without the value.
 func TestSettingsThatOpenTheDoorStopTheStart(t *testing.T) {
 	for setting, says := range map[string]string{
-		"API_KEYS=acme=a":                                 "API_KEYS: entry 1 has a key of 1 bytes, and 16 are needed",
-		"API_KEYS=acme=0123456789abcde":                   "API_KEYS: entry 1 has a key of 15 bytes",
-		"API_KEYS=acme=0123456789abcdef,*=master":         "API_KEYS: entry 2 has a key of 6 bytes",
-		"CORS_ORIGINS=https://*":                          "CORS_ORIGINS: entry 1",
-		"CORS_ORIGINS=https://app.example.com, https://*": "CORS_ORIGINS: entry 2",
-		"CORS_ORIGINS=https://*:8443":                     "CORS_ORIGINS: entry 1",
-		"CORS_ORIGINS=*://*":                              "CORS_ORIGINS: entry 1",
-		"CORS_ORIGINS=https://*.com":                      "CORS_ORIGINS: entry 1",
-		"CORS_ORIGINS=https://*.":                         "CORS_ORIGINS: entry 1",
-		"CORS_ORIGINS=https://*.com.":                     "CORS_ORIGINS: entry 1",
-		"FAILED_TOKEN_RATE=-1":                            "FAILED_TOKEN_RATE: ",
+		"API_KEYS=acme=a":                                 "API_KEYS is not valid: entry 1 has a key of 1 bytes, and 16 are needed",
+		"API_KEYS=acme=0123456789abcde":                   "API_KEYS is not valid: entry 1 has a key of 15 bytes",
+		"API_KEYS=acme=0123456789abcdef,*=master":         "API_KEYS is not valid: entry 2 has a key of 6 bytes",
+		"CORS_ORIGINS=https://*":                          "CORS_ORIGINS is not valid: entry 1",
+		"CORS_ORIGINS=https://app.example.com, https://*": "CORS_ORIGINS is not valid: entry 2",
+		"CORS_ORIGINS=https://*:8443":                     "CORS_ORIGINS is not valid: entry 1",
+		"CORS_ORIGINS=*://*":                              "CORS_ORIGINS is not valid: entry 1",
+		"CORS_ORIGINS=https://*.com":                      "CORS_ORIGINS is not valid: entry 1",
+		"CORS_ORIGINS=https://*.":                         "CORS_ORIGINS is not valid: entry 1",
+		"CORS_ORIGINS=https://*.com.":                     "CORS_ORIGINS is not valid: entry 1",
+		"FAILED_TOKEN_RATE=-1":                            "FAILED_TOKEN_RATE ",
 	} {
 		t.Run(setting, func(t *testing.T) {
 			is := is.New(t)

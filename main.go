@@ -46,7 +46,7 @@ func main() {
 		misused(err.Error())
 	}
 	switch {
-	case help:
+	case help || flag.Arg(0) == "help":
 		settings.PrintHelp(os.Stdout, readme)
 		return
 	case about:

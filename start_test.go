@@ -11,6 +11,9 @@ import (
 	"testing"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/natstest"
+	"realtimehub/internal/testkit"
 )
 
 // In open mode only pages of this machine may call, whatever is listed: the log says so
@@ -51,12 +54,13 @@ func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
 		{"REALTIME_ADDR=" + taken.Addr().String(), "REALTIME_ADDR: * another program uses this port"},
 		{"REALTIME_ADDR=127.0.0.1:0 REALTIME_ADMIN_ADDR=" + taken.Addr().String(), "REALTIME_ADMIN_ADDR: * another program uses this port"},
 		{"REALTIME_NATS_URL=nats://127.0.0.1:1 REALTIME_NATS_CREDS=" + missing, "REALTIME_NATS_CREDS: open *: no such file"},
-		{"REALTIME_JWT_PUBLIC_KEY=" + missing, "REALTIME_JWT_PUBLIC_KEY: is neither a PEM block nor a file that can be read: no such file"},
-		{"REALTIME_JWKS_URL=login.example.com", "REALTIME_JWKS_URL: is not a URL such as https://"},
-		{"REALTIME_MEMBERSHIP_URL=https://example.com/?a=b", "REALTIME_MEMBERSHIP_URL: has a query; the hub adds its own"},
-		{"REALTIME_MEMORY_BUDGET=1G", "REALTIME_MEMORY_BUDGET: is not a valid whole number such as 1048576, without a unit"},
-		{"REALTIME_PRESENCE_TICK=0", "REALTIME_PRESENCE_TICK: 0 is too short: 1s is usual"},
-		{"REALTIME_HEARTBEAT=-1s", "REALTIME_HEARTBEAT: -1s is negative"},
+		{"REALTIME_JWT_PUBLIC_KEY=" + missing, "REALTIME_JWT_PUBLIC_KEY is neither a PEM block nor a file that can be read: no such file"},
+		{"REALTIME_JWKS_URL=login.example.com", "REALTIME_JWKS_URL is not a URL such as https://"},
+		{"REALTIME_MEMBERSHIP_URL=https://example.com/?a=b", "REALTIME_MEMBERSHIP_URL has a query; the hub adds its own"},
+		{"REALTIME_MEMORY_BUDGET=1G", "REALTIME_MEMORY_BUDGET is not a valid whole number such as 1048576, without a unit"},
+		{"REALTIME_PRESENCE_TICK=0", "REALTIME_PRESENCE_TICK is 0, which is too short: 1s is usual"},
+		{"REALTIME_API_KEYS=acme REALTIME_CORS_ORIGINS=ftp,https://*", "REALTIME_API_KEYS is not a list *\nREALTIME_CORS_ORIGINS is not valid: entry 1 is not an origin such as https://app.example.com, which has no path\nREALTIME_CORS_ORIGINS is not valid: entry 2"}, // each line of its own
+		{"REALTIME_HEARTBEAT=-1s", "REALTIME_HEARTBEAT is -1s, and must not be negative"},
 	} {
 		t.Run(test.says, func(t *testing.T) {
 			is := is.New(t)
@@ -67,6 +71,35 @@ func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
 			is.True(strings.Contains(err.Error(), after))
 		})
 	}
+}
+
+// Whoever starts a hub that waits for others is told so, and for how long. A hub alone does not wait,
+// and says where its folder is.
+func TestAStartSaysThatItWaits(t *testing.T) {
+	is := is.New(t)
+	const says = `level=INFO msg="waiting for the store, which takes some seconds where other hubs start as well" atMost=1m0s`
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var logs syncBuffer
+	ended := make(chan error, 1)
+	own := fmt.Sprint("127.0.0.1:", natstest.FreePort(t))
+	go func() {
+		ended <- run(ctx, []string{"REALTIME_DATA=" + t.TempDir(), "REALTIME_PEERS_ADDR=" + own, "REALTIME_PEERS=127.0.0.1:1,127.0.0.1:2," + own}, &logs, nil)
+	}()
+	testkit.Eventually(t, func() bool { return strings.Contains(logs.String(), says) })
+	stop()
+	err := <-ended
+	is.True(err != nil && strings.HasPrefix(err.Error(), "REALTIME_PEERS: ")) // whom it has waited for
+
+	ctx, stop = context.WithCancel(t.Context())
+	defer stop()
+	var alone syncBuffer
+	t.Chdir(t.TempDir())
+	is.NoErr(run(ctx, []string{"REALTIME_ADDR=127.0.0.1:0", "REALTIME_DATA=data"}, &alone, func(net.Addr) { stop() }))
+	is.True(!strings.Contains(alone.String(), "waiting for the store"))
+	folder, err := filepath.Abs("data")
+	is.NoErr(err)
+	is.True(strings.Contains(alone.String(), `msg="histories, event ids and memberships are kept in a folder" folder=`+folder)) // whichever folder the hub was started in
 }
 
 // An address of the broker may hold a password, which is not repeated.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -175,6 +176,12 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 		}
 		at.Inside, at.Alone, at.Whole, at.Torn, leave, name = own.Connect(), len(cfg.Peers) == 0, own.Whole, own.Torn(), own.Close, "DATA"
 		settle = own.Settle
+		if len(cfg.Peers) > 0 {
+			name = "PEERS" // they are what is waited for
+		}
+	}
+	if !at.Alone {
+		logger.Info("waiting for the store, which takes some seconds where other hubs start as well", "atMost", brokerWait)
 	}
 	ctx, cancel := context.WithTimeout(ctx, brokerWait)
 	defer cancel()
@@ -219,6 +226,8 @@ func openFolder(cfg settings.Config, logger *slog.Logger) (*folder.Folder, error
 	if err != nil {
 		return nil, fmt.Errorf("%sDATA: %s: %w", settings.Prefix, cfg.Data, err)
 	}
+	path, _ := filepath.Abs(cfg.Data)
+	logger.Info("histories, event ids and memberships are kept in a folder", "folder", path)
 	return f, nil
 }
 

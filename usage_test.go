@@ -41,7 +41,7 @@ func TestHelp(t *testing.T) {
 	is := is.New(t)
 	var help strings.Builder
 	settings.PrintHelp(&help, readme)
-	for _, flag := range []string{"-help", "--help", "-h"} {
+	for _, flag := range []string{"-help", "--help", "-h", "help"} {
 		stdout, stderr, code := program(t, flag, "REALTIME_JWT_SECRET=canary-secret")
 		is.Equal(code, 0)
 		is.Equal(stderr, "") // what was asked for goes where a pager reads

@@ -124,7 +124,7 @@ function onScene() {
 
 service.addEventListener('change', () => {
   $('forget').hidden = !service.hasCredential;
-  $('credential').placeholder = service.hasCredential ? 'kept in memory' : 'API key or token';
+  $('credential').placeholder = service.hasCredential ? 'in use until reload' : 'API key or token';
   for (const pane of panes) if (pane.isLive) pane.join();
 });
 
@@ -137,7 +137,7 @@ $('add').addEventListener('click', addNext);
 $('tenant').value = service.tenant;
 $('service').hidden = service.isOpen;
 if (!service.isOpen) {
-  $('lead').textContent = 'This hub asks for credentials: a token for each person, and a service’s to publish and to see everyone. They stay in memory.';
+  $('lead').textContent = 'This hub asks for credentials: a token for each person, and a service’s API key or token, with which this page publishes and sees everyone. The page keeps them in memory alone.';
 }
 const asked = query.getAll('profile').slice(0, MOST);
 for (const name of asked.length ? asked : NAMES.slice(0, 2)) {

@@ -33,7 +33,7 @@ const whole = new Intl.NumberFormat([], { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat([], { maximumSignificantDigits: 3 });
 const duration = (s) => (s < 0.001 ? `${short.format(s * 1e6)} µs` : s < 1 ? `${short.format(s * 1e3)} ms` : `${short.format(s)} s`);
 
-function makeGraph(id, label, format) {
+function makeGraph(id, label, meaning, format) {
   const svg = document.createElementNS(SVG, 'svg'), path = document.createElementNS(SVG, 'path'), area = document.createElementNS(SVG, 'path');
   svg.setAttribute('viewBox', `0 0 ${POINTS - 1} 40`);
   svg.setAttribute('preserveAspectRatio', 'none');
@@ -42,7 +42,9 @@ function makeGraph(id, label, format) {
   svg.append(area, path);
   const value = el('dd', '', '–'), peak = el('span', 'meta', '');
   value.dataset.graph = id;
-  $('graphs').append(el('div', '', el('dt', '', label), value, el('dd', 'chart', peak, svg)));
+  const graph = el('div', '', el('dt', '', label), value, el('dd', 'chart', peak, svg));
+  graph.title = meaning;
+  $('graphs').append(graph);
   let points = [];
   return (point) => {
     points = [...points.slice(1 - POINTS), point];
@@ -68,9 +70,9 @@ const ADVICE = {
 };
 
 export function startGraphs(service) {
-  const deliveries = makeGraph('deliveries', 'Deliveries a second', whole.format);
-  const streams = makeGraph('streams', 'Open streams', whole.format);
-  const latency = makeGraph('latency', 'Publish to write, p99', duration);
+  const deliveries = makeGraph('deliveries', 'Deliveries a second', 'An event for ten streams is ten deliveries', whole.format);
+  const streams = makeGraph('streams', 'Open streams', 'A person has one for each browser, or for each device', whole.format);
+  const latency = makeGraph('latency', 'Publish to socket, 99 % within', 'Of 100 deliveries in the last second, 99 took this long at most: from the publish until the event was written to the stream', duration);
   let last = null, refused = false;
 
   async function poll() {

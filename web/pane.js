@@ -147,9 +147,9 @@ export class Pane {
     this.element.dataset.profile = this.profile;
     this.#part('name').textContent = name;
     this.#part('avatar').textContent = initial(this.profile ? name : '?');
+    const isOurs = this.#isCut && reason === 'kicked', word = isOurs ? 'cut' : state;
     this.#part('status').dataset.state = state;
-    if (this.#part('status').textContent !== state) this.#part('status').textContent = state; // is read out
-    const isOurs = this.#isCut && reason === 'kicked';
+    if (this.#part('status').textContent !== word) this.#part('status').textContent = word; // is read out
     const why = isOurs ? 'cut by you' : problem ? sentence({ status: problem.status, problem }) : REASONS[reason] ?? cut(reason ?? (state === 'live' ? this.#missed : ''), 128);
     const how = state === 'displaced' && !this.#isCut ? '; a click or a key brings it back' : '';
     this.#part('detail').textContent = isOver && reason === 'closed' ? '' : why && `${why[0].toUpperCase()}${why.slice(1)}${how}.`.replace(/\.\.$/, '.');

@@ -8,7 +8,7 @@ import { enc, faultsOf } from './service.js';
 const TARGETS = {
   tenant: ['Everyone in the tenant', () => '', () => ({})],
   profile: ['Profile', ({ profiles }) => profiles[1] ?? profiles[0], (value) => ({ profiles: value ? [value] : [] })],
-  profiles: ['Profiles, by comma or line', ({ profiles }) => profiles.join(', '), (value) => ({ profiles: splitList(value) })],
+  profiles: ['Profiles, separated by commas', ({ profiles }) => profiles.join(', '), (value) => ({ profiles: splitList(value) })],
   conversation: ['Conversation id', ({ conversation }) => conversation, (value) => ({ conversationId: value })],
   group: ['Group id', () => 'staff', (value) => ({ groupId: value })],
   connection: ['Connection id', ({ connectionId }) => connectionId, (value) => ({ connectionId: value })],

@@ -80,9 +80,10 @@ export interface Status {
   /** How often the stream was opened again since `connect`. */
   reconnects: number;
   /**
-   * Why the hub refused (RFC 9457), for good or, while it waits, for now, or whoever answered in its place. Of the
-   * status 0 and the code `IdentityChanged`: the token is of another person than before; call `connect` for that
-   * one. `TokenFailed`, while it waits: `token()` threw, gave no text or did not answer, as `detail` says.
+   * Why the hub, or whoever answered in its place, refused (RFC 9457): for good or, while the client waits, for now.
+   * Two come from the client itself, with status 0. `IdentityChanged`: the token is another person's than before; call
+   * `connect` for that person. `TokenFailed`, while it waits: `token()` threw, gave no text or did not answer, as
+   * `detail` says.
    */
   problem: { status: number; title: string; code?: string; detail?: string } | null;
 }
@@ -108,7 +109,7 @@ interface CommonOptions {
   share?: boolean | string;
   /**
    * What the stream comes by. `"auto"` is the default: Server-Sent Events, and where the network holds them back or cuts
-   * them a WebSocket, or else long polling, which this browser remembers for a day. Of a shared stream the leader's.
+   * them a WebSocket, or else long polling, which this browser remembers for a day. Tabs that share a stream use the leader's.
    */
   transport?: 'auto' | 'sse' | 'websocket' | 'poll';
   /** Where to resume: a `cursor` that you kept. Such a client has a stream of its own. */
@@ -147,7 +148,7 @@ export interface Client<Events extends object = {}> {
 
   /**
    * A type, `"message.*"`, or `"*"` for all that comes in an envelope, presence and typing included. The hub's own
-   * (`"hub.ready"`, `"hub.*"`) come as `{type, payload}`. Of types that are in `Events` the payload is known.
+   * (`"hub.ready"`, `"hub.*"`) come as `{type, payload}`. The payloads of types that are in `Events` are known.
    *
    * An event is handled once its listeners have returned, and what promises they gave are kept. One that throws, or
    * rejects, has not handled it: such an event comes again with the next stream, to that listener alone.

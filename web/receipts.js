@@ -5,7 +5,7 @@ import { advice, enc } from './service.js';
 import { STATES, WHY } from './why.js';
 
 const PAGE = 20;
-const COUNTED = { acknowledged: 'acknowledged', reported: 'reported', owed: 'not yet' }; // whoever was sent it is counted as owing it
+const SHORT = { acknowledged: 'acknowledged', reported: 'reported', owed: 'not yet' }; // counted too; whoever was sent it is counted as owing it
 const NEEDS = 'an API key, or a token with scope publish';
 const SOONEST_MS = 500, LATEST_MS = 30000; // between two questions: twice as long each time that nothing is new
 const JUDGED_MS = 60000; // so long after a deadline some hub may still have to judge it
@@ -29,7 +29,7 @@ function sentenceOf(receipt, event) {
 
 function renderRow(receipt, event) {
   const { profile, state, at } = receipt, why = becauseOf(receipt, event);
-  const item = el('li', '', el('bdi', 'name', nameOf(textForm(profile))), el('span', 'state', state));
+  const item = el('li', '', el('bdi', 'name', nameOf(textForm(profile))), el('span', 'state', SHORT[state] ?? state));
   if (at) item.append(el('time', '', clock(at, true)));
   if (why) item.append(el('p', 'meta', why));
   Object.assign(item.dataset, { profile: textForm(profile), state });
@@ -106,7 +106,7 @@ export class Receipts {
   // ---- what is shown ----
 
   #show(event, counts, receipts, next) {
-    const told = Object.entries(COUNTED).filter(([state]) => counts?.[state]).map(([state, word]) => [state, `${counts[state].toLocaleString()} ${word}`]);
+    const told = Object.entries(SHORT).filter(([state]) => counts?.[state]).map(([state, word]) => [state, `${counts[state].toLocaleString()} ${word}`]);
     this.#part('counts').replaceChildren(...told.map(([state, text]) => {
       const part = el('span', 'state', text);
       part.dataset.state = state;

@@ -80,7 +80,7 @@ export class Talk {
 
   invite(isOver) {
     this.#part('message').disabled = this.#part('say').disabled = isOver;
-    this.#part('unspoken').textContent = this.#pane.isLive ? 'Nothing was said since you came.' : '';
+    this.#part('unspoken').textContent = this.#pane.isLive ? 'Nothing has been said since you came.' : '';
     this.#part('invitation').textContent = isOver ? 'Connect this person first.' : `Write here, and everyone in ${cut(this.conversation, 40)} sees it.`;
   }
 

@@ -74,11 +74,11 @@ func readAPIKeys(list []string) (keys []apiKey, err error) {
 		hash := sha256.Sum256([]byte(key))
 		switch {
 		case key == "" || tenant != "*" && event.CheckTenant(tenant) != nil:
-			errs = append(errs, errors.New("API_KEYS: is not a list such as acme=KEY,*=KEY"))
+			errs = append(errs, errors.New("API_KEYS is not a list such as acme=KEY,*=KEY"))
 		case len(key) < minAPIKey:
-			errs = append(errs, fmt.Errorf("API_KEYS: entry %d has a key of %d bytes, and %d are needed: openssl rand -hex 32", i+1, len(key), minAPIKey))
+			errs = append(errs, fmt.Errorf("API_KEYS is not valid: entry %d has a key of %d bytes, and %d are needed: openssl rand -hex 32", i+1, len(key), minAPIKey))
 		case seen[hash]:
-			errs = append(errs, errors.New("API_KEYS: has the same key twice"))
+			errs = append(errs, errors.New("API_KEYS has the same key twice"))
 		}
 		seen[hash] = true
 		keys = append(keys, apiKey{tenant, hash})
@@ -111,22 +111,22 @@ func NewAuth(ctx context.Context, cfg Config) (*Auth, error) {
 	var errs []error
 	var err error
 	if a.tokens.secrets, err = readSecrets(cfg.Secret); err != nil {
-		errs = append(errs, errors.New("JWT_SECRET: "+err.Error()))
+		errs = append(errs, errors.New("JWT_SECRET "+err.Error()))
 	}
 	if cfg.PublicKey != "" {
 		if a.tokens.public, err = openPublicKey(cfg.PublicKey, logger); err != nil {
-			errs = append(errs, errors.New("JWT_PUBLIC_KEY: "+err.Error()))
+			errs = append(errs, errors.New("JWT_PUBLIC_KEY "+err.Error()))
 		}
 	}
 	if a.keys, err = readAPIKeys(cfg.APIKeys); err != nil {
 		errs = append(errs, err)
 	}
 	if a.origins, err = newOrigins(cfg.Origins); err != nil {
-		errs = append(errs, errors.New("CORS_ORIGINS: "+err.Error()))
+		errs = append(errs, err)
 	}
 	if len(errs) == 0 && cfg.JWKSURL != "" {
 		if a.tokens.published, err = fetchKeys(ctx, cfg.JWKSURL, logger); err != nil {
-			errs = append(errs, errors.New("JWKS_URL: is not a URL that keys can be fetched from"))
+			errs = append(errs, errors.New("JWKS_URL is not a URL that keys can be fetched from"))
 		}
 	}
 	return a, errors.Join(errs...)

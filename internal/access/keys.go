@@ -51,7 +51,7 @@ func readSecrets(text string) (secrets []jwt.VerificationKey, err error) {
 	for i, secret := range list {
 		entry := ""
 		if len(list) > 1 {
-			entry = fmt.Sprintf("entry %d ", i+1)
+			entry = fmt.Sprintf("is not valid: entry %d ", i+1)
 		}
 		switch {
 		case len(list) > 1 && secret != strings.TrimSpace(secret):

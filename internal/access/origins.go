@@ -21,8 +21,8 @@ type origins struct {
 // originsBelow are the origins of all hosts below a name, at any depth.
 type originsBelow struct{ scheme, name string } // "https://" and ".example.com", with its port
 
-// newOrigins reads a list such as https://app.example.com, https://*.example.com. An error
-// gives the number of the entry, not its text.
+// newOrigins reads a list such as https://app.example.com, https://*.example.com. Each error
+// begins with the setting's name, and gives the number of the entry, not its text.
 func newOrigins(list []string) (*origins, error) {
 	o := &origins{exact: map[string]bool{}}
 	var errs []error
@@ -33,7 +33,7 @@ func newOrigins(list []string) (*origins, error) {
 		}
 		scheme, host, err := parseOrigin(text)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("entry %d %w", i+1, err))
+			errs = append(errs, fmt.Errorf("CORS_ORIGINS is not valid: entry %d %w", i+1, err))
 		} else if name, wild := strings.CutPrefix(host, "*"); wild {
 			o.below = append(o.below, originsBelow{scheme, name})
 		} else {

@@ -39,8 +39,8 @@ func streams(prefix string) []string {
 
 // Summary is what was written or read.
 type Summary struct {
-	Messages uint64
-	Bytes    int64 // of the snapshots
+	Messages uint64 // of the streams: events, memberships, places, duties, what services are told
+	Bytes    int64  // of the snapshots
 }
 
 // snapshot is what the server says of a stream before it sends it (NATS ADR-2, "Snapshot").

@@ -32,7 +32,7 @@ func TestBackup(t *testing.T) {
 		t.Helper()
 		said, err := p.command(t, "backup", at(file))
 		is.NoErr(err)
-		is.True(strings.HasPrefix(said, "backup of "+at(file)+": ") && strings.Contains(said, " messages, "))
+		is.True(strings.HasPrefix(said, "backup of "+at(file)+": ") && strings.Contains(said, " records (events, memberships "))
 		info, err := os.Stat(at(file))
 		is.NoErr(err)
 		is.Equal(info.Mode().Perm(), fs.FileMode(0o600))
@@ -102,7 +102,7 @@ func TestRestoreReplacesNothing(t *testing.T) {
 			refused := func() {
 				t.Helper()
 				_, err := at.command(t, "restore", file)
-				is.True(err != nil && strings.Contains(err.Error(), "events of 1 tenants are kept there already"))
+				is.True(err != nil && strings.Contains(err.Error(), "events are kept there already"))
 			}
 			refused()
 			at.hub(t, func(b *broker.Broker) {
@@ -152,10 +152,11 @@ func TestCommandsThatCannot(t *testing.T) {
 		"another archive": {"restore", archive("tar", "hello.txt", "{}"), "", "the file is no backup of a hub"},
 		"newer":           {"restore", archive("newer", aboutName, `{"format":2,"prefix":"realtime"}`), "", "the backup has format 2, and this program reads format 1"},
 		"another prefix":  {"restore", good, "REALTIME_NATS_PREFIX=other", "the backup is of hubs with REALTIME_NATS_PREFIX=realtime, and it is other here"},
-		"nowhere to":      {"restore", good, "REALTIME_DATA=", "REALTIME_DATA or REALTIME_NATS_URL says what is meant, and neither is set"},
-		"a wrong setting": {"restore", good, "REALTIME_SYNC=0", "REALTIME_SYNC: "},
+		"nowhere to":      {"restore", good, "REALTIME_DATA=", "neither REALTIME_DATA nor REALTIME_NATS_URL is set"},
+		"a wrong setting": {"restore", good, "REALTIME_SYNC=0", "REALTIME_SYNC "},
+		"half of peers'":  {"backup", missing, "REALTIME_PEERS=a:1,b:1,c:1", "\nbackup takes all of the hub's settings, or REALTIME_DATA or REALTIME_NATS_URL without the others"},
 		"no folder":       {"backup", missing, "", "REALTIME_DATA: "},
-		"nowhere from":    {"backup", missing, "REALTIME_DATA=", "REALTIME_DATA or REALTIME_NATS_URL says what is meant, and neither is set"},
+		"nowhere from":    {"backup", missing, "REALTIME_DATA=", "neither REALTIME_DATA nor REALTIME_NATS_URL is set"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)

@@ -20,7 +20,7 @@ import (
 // on the folder goes on. The file "-" is out, or standard input.
 func Command(ctx context.Context, name string, args, environ []string, out io.Writer) error {
 	if len(args) != 1 {
-		return fmt.Errorf("%s takes one file, not %d", name, len(args))
+		return fmt.Errorf("%[1]s takes one file, not %[2]d: realtimehub %[1]s FILE", name, len(args))
 	}
 	file, restoring, says := args[0], name == "restore", out
 	switch {
@@ -31,7 +31,7 @@ func Command(ctx context.Context, name string, args, environ []string, out io.Wr
 	}
 	cfg, err := settings.Load(environ)
 	if err != nil {
-		return err
+		return fmt.Errorf("%[2]w\n%[1]s takes all of the hub's settings, or %[3]sDATA or %[3]sNATS_URL without the others", name, err, settings.Prefix)
 	}
 	if restoring && file != piped { // before a folder is made for it
 		if err := checkFile(file, cfg.NATSPrefix); err != nil {
@@ -59,7 +59,7 @@ func Command(ctx context.Context, name string, args, environ []string, out io.Wr
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
-	fmt.Fprintf(says, "%s of %s: %d messages, %d KiB, in %.1f s\n", name, file, s.Messages, s.Bytes>>10, time.Since(begun).Seconds())
+	fmt.Fprintf(says, "%s of %s: %d records (events, memberships and what goes with them), %d KiB, in %.1f s\n", name, file, s.Messages, s.Bytes>>10, time.Since(begun).Seconds())
 	return nil
 }
 

@@ -32,7 +32,7 @@ func connect(cfg settings.Config, make bool) (nc *nats.Conn, leave func(), err e
 		return nc, nc.Close, nil
 	}
 	if cfg.Data == "" {
-		return nil, nil, fmt.Errorf("%[1]sDATA or %[1]sNATS_URL says what is meant, and neither is set", settings.Prefix)
+		return nil, nil, fmt.Errorf("neither %[1]sDATA nor %[1]sNATS_URL is set: one of them says what to back up, or where to restore", settings.Prefix)
 	}
 	if nc, leave, err = reach(cfg, make, options); err != nil {
 		return nil, nil, fmt.Errorf("%sDATA: %s: %w", settings.Prefix, cfg.Data, err)

@@ -144,14 +144,14 @@ func claim(ctx context.Context, nc *nats.Conn, prefix string) (replicas int, err
 	return replicas, err
 }
 
-var errKept = errors.New("are kept there already, which a restore would replace: restore into what is new")
+var errKept = errors.New("are kept there already, which a restore would replace: restore into a new folder, or into new servers")
 
 // empty refuses what a restore would replace. It returns how many keep what is there. Where there
 // is no history all else is of a restore that was cut off.
 func empty(ctx context.Context, nc *nats.Conn, prefix string) (replicas int, err error) {
 	for _, kept := range []struct{ stream, subjects, what string }{
-		{prefix + "_journal", prefix + ".ev.*", "events of %d tenants"},
-		{prefix + "_table", prefix + ".row.*.*.*", "%d memberships"},
+		{prefix + "_journal", prefix + ".ev.*", "events"},
+		{prefix + "_table", prefix + ".row.*.*.*", "memberships"},
 	} {
 		var info struct {
 			Config struct {
@@ -166,9 +166,9 @@ func empty(ctx context.Context, nc *nats.Conn, prefix string) (replicas int, err
 		if err := ask(ctx, nc, "$JS.API.STREAM.INFO."+kept.stream, question, &info); err != nil {
 			return 0, err
 		}
-		switch n := len(info.State.Subjects); {
-		case n > 0:
-			return 0, fmt.Errorf(kept.what+" %w", n, errKept)
+		switch {
+		case len(info.State.Subjects) > 0:
+			return 0, fmt.Errorf("%s %w", kept.what, errKept)
 		case info.Error != nil && info.Error.ErrorCode == codeNotFound:
 			return replicas, nil
 		case info.Error != nil:

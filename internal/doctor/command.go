@@ -26,8 +26,8 @@ const usage = `Usage: realtimehub doctor URL [-for 30s] [-door sse] [-token TOKE
 Doctor says what stands between this machine and a hub: proxies that hold events
 back, that cut silent streams, or all streams after a time. It tries each of the
 hub's doors and says which one to use. URL is the hub's as its clients know it. It
-exits 0 when streams by the door of -door work, 1 when they have trouble, and 2
-when not all could be examined.
+exits 0 when streams work by the door that -door names, 1 when they have trouble,
+and 2 when not all could be examined.
 
 `
 

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
@@ -49,4 +50,20 @@ func TestAWriteThatFailsIsToldOfOnce(t *testing.T) {
 	is.Equal(strings.Count(logs.String(), "\n"), 1)
 	is.True(strings.Contains(logs.String(), `msg="the folder cannot be written" err="`+why))
 	is.True(l.gaveUp.Load())
+}
+
+// A hub that does not run yet is no fault while all may be starting; later on it is.
+func TestAHubThatStartsLaterIsNoFault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		var logs strings.Builder
+		l := newLogger(slog.New(slog.NewTextHandler(&logs, nil)))
+		const away = "Error trying to connect to route (attempt 1): dial tcp 127.0.0.1:6222: connect: connection refused"
+		l.Errorf(away)
+		is.True(strings.Contains(logs.String(), `level=INFO msg="another hub cannot be reached" err="dial tcp 127.0.0.1:6222`))
+		is.True(!strings.Contains(logs.String(), "level=WARN"))
+		time.Sleep(tellEvery)
+		l.Errorf(away)
+		is.True(strings.Contains(logs.String(), `level=WARN msg="another hub cannot be reached"`))
+	})
 }

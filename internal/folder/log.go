@@ -15,7 +15,8 @@ import (
 // logger has in the hub's log what its user has to know of what the server says, in words of
 // the hub. All the rest is said at level debug.
 type logger struct {
-	log *slog.Logger
+	log   *slog.Logger
+	begun time.Time
 
 	mu   sync.Mutex
 	last error                // the last fault; guarded by mu
@@ -26,7 +27,7 @@ type logger struct {
 }
 
 func newLogger(log *slog.Logger) *logger {
-	return &logger{log: log, told: map[string]time.Time{}}
+	return &logger{log: log, begun: time.Now(), told: map[string]time.Time{}}
 }
 
 // critical is in what the server's log says of a write that has failed: a stream takes
@@ -35,6 +36,13 @@ const critical = "critical write error"
 
 // tellEvery is how often a line is told that comes again and again.
 const tellEvery = time.Minute
+
+// unreachable is said of a hub that is away, or does not run yet: of that nobody is warned
+// while all of them may be starting, for togetherTime.
+const (
+	unreachable  = "another hub cannot be reached"
+	togetherTime = 30 * time.Second
+)
 
 // line is what the hub says in place of the server.
 type line struct {
@@ -50,7 +58,7 @@ var lines = []line{
 	{regexp.MustCompile(`TLS route handshake error: (?P<err>.*certificate.*)`), slog.LevelWarn, "no TLS with another hub: check REALTIME_PEERS_CERT and REALTIME_PEERS_CA there and here"},
 	{regexp.MustCompile(`TLS route handshake error: (?P<err>.*)`), slog.LevelWarn, "no TLS with another hub: either all have REALTIME_PEERS_CERT, or none"},
 	{regexp.MustCompile(`read error: (?P<err>remote error: tls: .*)`), slog.LevelWarn, "another hub refuses this hub's REALTIME_PEERS_CERT"},
-	{regexp.MustCompile(`Error trying to connect to route \(attempt \d+\): (?P<err>.*)`), slog.LevelWarn, "another hub cannot be reached"},
+	{regexp.MustCompile(`Error trying to connect to route \(attempt \d+\): (?P<err>.*)`), slog.LevelWarn, unreachable},
 	{regexp.MustCompile(`(?i)Route Error 'Authorization Violation'`), slog.LevelError, "another hub refuses this one: REALTIME_PEERS_SECRET must be the same on all hubs"},
 	{regexp.MustCompile(`rid:\d+ - (?P<err>authentication error)`), slog.LevelWarn, "a hub was refused: it has another REALTIME_PEERS_SECRET, or has REALTIME_PEERS_CERT and this one has none"},
 	{regexp.MustCompile(`(?P<err>cluster name .* does not match .*)`), slog.LevelError, "another hub has another REALTIME_NATS_PREFIX: it must be the same on all hubs"},
@@ -81,6 +89,9 @@ func (l *logger) say(level slog.Level, text string) {
 	if level < slog.LevelWarn || !l.due(says+err) {
 		l.log.Debug("folder", "says", text)
 		return
+	}
+	if says == unreachable && time.Since(l.begun) < togetherTime {
+		level = slog.LevelInfo
 	}
 	if err == "" {
 		l.log.Log(context.Background(), level, says)

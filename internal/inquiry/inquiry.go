@@ -57,15 +57,30 @@ func Command(ctx context.Context, name string, args []string, getenv func(string
 	if a.base == "" {
 		a.base = "http://localhost:8080"
 	}
-	switch {
-	case a.tenant == "":
-		return fmt.Errorf("%s: it does not know of which tenant: set REALTIME_TENANT, or give -tenant\n\n%s", name, Usage)
-	case name == "why" && len(words) == 2:
-		return a.why(ctx, words[0], words[1], out)
-	case name == "outbox" && len(words) == 0:
-		return a.outbox(ctx, *after, *follow, out)
+	if fault := misuse(name, a.tenant, words); fault != "" {
+		return fmt.Errorf("%s: %s\n\n%s", name, fault, Usage)
 	}
-	return fmt.Errorf("%s: it takes other arguments\n\n%s", name, Usage)
+	if name == "why" {
+		return a.why(ctx, words[0], words[1], out)
+	}
+	return a.outbox(ctx, *after, *follow, out)
+}
+
+// misuse is what is missing, or too much; empty: nothing.
+func misuse(name, tenant string, words []string) string {
+	switch {
+	case name == "outbox" && len(words) > 0:
+		return "it takes no " + strconv.Quote(words[0])
+	case name == "why" && len(words) == 0:
+		return "no event is named, and nobody who should have got it: realtimehub why EVENT PROFILE"
+	case name == "why" && len(words) == 1:
+		return "nobody is named who should have got the event: realtimehub why " + words[0] + " PROFILE, where PROFILE is user:42, for example"
+	case name == "why" && len(words) > 2:
+		return "it takes an event and a profile, and no " + strconv.Quote(words[2])
+	case tenant == "":
+		return "no tenant is named: set REALTIME_TENANT, or give -tenant TENANT"
+	}
+	return ""
 }
 
 // get asks for a path of the tenant.
@@ -79,6 +94,9 @@ func (a *asker) get(ctx context.Context, path string, query url.Values, into any
 		r.Header.Set("Authorization", "Bearer "+a.token)
 	}
 	res, err := a.client.Do(r)
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		return fmt.Errorf("no answer from %s, which REALTIME_URL sets: %w", a.base, failed.Err)
+	}
 	if err != nil {
 		return err
 	}
@@ -86,7 +104,7 @@ func (a *asker) get(ctx context.Context, path string, query url.Values, into any
 	if res.StatusCode != http.StatusOK {
 		var problem struct{ Code, Detail string }
 		json.NewDecoder(io.LimitReader(res.Body, 64<<10)).Decode(&problem)
-		return fmt.Errorf("the hub answers %d %s %s", res.StatusCode, problem.Code, problem.Detail)
+		return fmt.Errorf("the hub answers %d %s: %s", res.StatusCode, problem.Code, problem.Detail)
 	}
 	return json.NewDecoder(res.Body).Decode(into)
 }
@@ -109,7 +127,7 @@ var states = map[string]string{
 	"acknowledged": "acknowledged it",
 	"reported":     "did not acknowledge it by its deadline, and was reported",
 	"sent":         "was sent it",
-	"owed":         "has not had it, as far as is known",
+	"owed":         "has not got it, as far as is known",
 	"unknown":      "may have acknowledged it or not: that is not kept any more",
 }
 

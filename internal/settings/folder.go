@@ -22,17 +22,17 @@ func (c *Config) checkFolder(f *faults) {
 		return
 	}
 	f.add(c.Data == "", "PEERS", "needs %sDATA, the folder in which this hub keeps its part", Prefix)
-	f.add(len(c.Peers) < fewestPeers, "PEERS", "names %d hubs: name all of them, this one too, and have %d at least, as of two none knows which of them is away", len(c.Peers), fewestPeers)
+	f.add(len(c.Peers) < fewestPeers, "PEERS", "names fewer than %d hubs: name all of them, this one too. Two hubs could not tell which of them is away", fewestPeers)
 	for i, addr := range c.Peers {
 		c.Peers[i] = strings.TrimSpace(addr)
 		host, err := splitPeer(c.Peers[i])
-		f.add(err != nil || host == "", "PEERS", "%q is not host:port", c.Peers[i])
+		f.add(err != nil || host == "", "PEERS", "names %q, which is not host:port", c.Peers[i])
 		f.add(slices.Contains(c.Peers[:i], c.Peers[i]), "PEERS", "names %s twice", c.Peers[i])
 	}
 	host, err := splitPeer(c.PeersAddr)
-	f.add(err != nil, "PEERS_ADDR", "%q is not host:port", c.PeersAddr)
+	f.add(err != nil, "PEERS_ADDR", "is %q, and must be host:port", c.PeersAddr)
 	f.add(err == nil && c.PeersSecret == "" && !access.IsLoopback(host), "PEERS_SECRET",
-		"is missing: %q can be reached from other machines, and without a secret anybody there could read and change everything; set it to the same random text on all hubs, or listen on 127.0.0.1", c.PeersAddr)
+		"is not set. %[1]sPEERS_ADDR is %[2]q, which can be reached from other machines, and without a secret anybody there could read and change everything; set it to the same random text on all hubs, or listen on 127.0.0.1", Prefix, c.PeersAddr)
 	f.add((c.PeersCert == "") != (c.PeersKey == ""), "PEERS_CERT", "must be set together with %sPEERS_KEY", Prefix)
 	f.add(c.PeersCA != "" && c.PeersCert == "", "PEERS_CA", "needs %sPEERS_CERT: hubs show each other certificates", Prefix)
 }

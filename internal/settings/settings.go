@@ -121,10 +121,10 @@ func Load(environ []string) (Config, error) {
 // faults are what is wrong, in the order in which it was found.
 type faults []error
 
-// add adds a fault of a setting, if it is bad.
+// add adds a fault of a setting, if it is bad: a sentence whose subject is the variable.
 func (f *faults) add(bad bool, name, format string, args ...any) {
 	if bad {
-		*f = append(*f, fmt.Errorf(Prefix+name+": "+format, args...))
+		*f = append(*f, fmt.Errorf(Prefix+name+" "+format, args...))
 	}
 }
 
@@ -139,10 +139,10 @@ func (c *Config) checkTimes(f *faults) {
 		{"HEARTBEAT", c.Heartbeat, true}, {"HISTORY_TTL", c.HistoryTTL, true},
 		{"DEDUPE_WINDOW", c.DedupeWindow, true}, {"DRAIN", c.Drain, true}, {"ACK_TIMEOUT", c.AckTimeout, true},
 	} {
-		f.add(d.d < 0, d.name, "%v is negative", d.d)
-		f.add(d.d == 0 && !d.zero, d.name, "0 is too short: 1s is usual")
+		f.add(d.d < 0, d.name, "is %v, and must not be negative", d.d)
+		f.add(d.d == 0 && !d.zero, d.name, "is 0, which is too short: 1s is usual")
 	}
-	f.add(c.Retry < time.Millisecond, "RETRY", "%v is too short, 1ms at least", c.Retry)
+	f.add(c.Retry < time.Millisecond, "RETRY", "is %v, and must be 1ms at least", c.Retry)
 }
 
 func (c *Config) checkNumbers(f *faults) {
@@ -156,9 +156,9 @@ func (c *Config) checkNumbers(f *faults) {
 		{"MAX_CONNECTIONS", int64(c.MaxConnections)}, {"MAX_CONNECTIONS_PER_TENANT", int64(c.MaxPerTenant)},
 		{"MAX_CONNECTIONS_PER_PROFILE", int64(c.MaxPerProfile)}, {"MAX_CONNECTIONS_PER_ADDRESS", int64(c.MaxPerAddress)}, {"MAX_MEMBERSHIPS_PER_TENANT", int64(c.MaxMemberships)},
 	} {
-		f.add(n.n < 0, n.name, "%d is negative; 0 lifts the limit", n.n)
+		f.add(n.n < 0, n.name, "is %d, and must not be negative; 0 lifts the limit", n.n)
 	}
-	f.add(c.MetricsTenants < 0, "METRICS_TENANTS", "%d is negative; 0 shows no tenant", c.MetricsTenants)
+	f.add(c.MetricsTenants < 0, "METRICS_TENANTS", "is %d, and must not be negative; 0 shows no tenant", c.MetricsTenants)
 	for _, rate := range []struct {
 		name      string
 		perSecond float64
@@ -174,9 +174,9 @@ func (c *Config) checkNumbers(f *faults) {
 		{"MEMORY_BUDGET", c.MemoryBudget}, {"HISTORY_TOTAL_BYTES", c.HistoryTotal}, {"STATE_BYTES", c.StateBytes}, {"CALL_BYTES", c.CallBytes},
 		{"NATS_HISTORY_BYTES", c.NATSHistoryBytes},
 	} {
-		f.add(part.set != nil && *part.set < 0, part.name, "is negative; 0 lifts the limit")
+		f.add(part.set != nil && *part.set < 0, part.name, "must not be negative; 0 lifts the limit")
 	}
-	f.add(c.NATSReplicas < 1 || c.NATSReplicas > 5, "NATS_REPLICAS", "%d is not 1 to 5", c.NATSReplicas)
+	f.add(c.NATSReplicas < 1 || c.NATSReplicas > 5, "NATS_REPLICAS", "is %d, and must be 1 to 5", c.NATSReplicas)
 }
 
 // checkWords checks what is one of a few words, and what goes with something else.
@@ -184,10 +184,10 @@ func (c *Config) checkWords(f *faults) {
 	f.add((c.TLSCert == "") != (c.TLSKey == ""), "TLS_CERT", "must be set together with %sTLS_KEY", Prefix)
 	f.add(c.TLSClientCA != "" && c.TLSCert == "", "TLS_CLIENT_CA", "needs %sTLS_CERT: clients show certificates over TLS only", Prefix)
 	f.add(c.TLSClientCA != "" && len(c.APIKeys) == 0 && c.AdminAddr == "", "TLS_CLIENT_CA", "needs %[1]sAPI_KEYS, which it guards, or %[1]sADMIN_ADDR", Prefix)
-	f.add(!event.PlainWord(c.NATSPrefix, "_-"), "NATS_PREFIX", "%q is not 1–128 of A-Za-z0-9_-", c.NATSPrefix)
-	f.add((c.NATSURL != "" || c.Data != "") && c.HistoryTTL > 0 && c.HistoryTTL < c.DedupeWindow, "HISTORY_TTL", "%v is less than %sDEDUPE_WINDOW, which the store refuses", c.HistoryTTL, Prefix)
-	f.add(!slices.Contains([]Audience{AudienceTenant, AudienceShared, AudienceNone}, c.PresenceAudience), "PRESENCE_AUDIENCE", "%q is not tenant, shared or none", c.PresenceAudience)
-	f.add(c.LogFormat != "text" && c.LogFormat != "json", "LOG_FORMAT", "%q is not text or json", c.LogFormat)
+	f.add(!event.PlainWord(c.NATSPrefix, "_-"), "NATS_PREFIX", "is %q, and must be 1–128 of A-Za-z0-9_-", c.NATSPrefix)
+	f.add((c.NATSURL != "" || c.Data != "") && c.HistoryTTL > 0 && c.HistoryTTL < c.DedupeWindow, "HISTORY_TTL", "is %v, less than %sDEDUPE_WINDOW, which the store refuses", c.HistoryTTL, Prefix)
+	f.add(!slices.Contains([]Audience{AudienceTenant, AudienceShared, AudienceNone}, c.PresenceAudience), "PRESENCE_AUDIENCE", "is %q, and must be tenant, shared or none", c.PresenceAudience)
+	f.add(c.LogFormat != "text" && c.LogFormat != "json", "LOG_FORMAT", "is %q, and must be text or json", c.LogFormat)
 }
 
 func (c *Config) checkURLs(f *faults) {
@@ -211,9 +211,9 @@ func (c *Config) checkAddresses(f *faults) {
 			continue
 		}
 		host, _, err := net.SplitHostPort(listen.addr)
-		f.add(err != nil, listen.name, "%q is not host:port", listen.addr)
+		f.add(err != nil, listen.name, "is %q, and must be host:port", listen.addr)
 		f.add(err == nil && c.Access().Open() && !access.IsLoopback(host) && !c.DangerouslyOpen, listen.name,
-			"%q can be reached from other machines, and without credentials anybody there could read and publish everything; set %[2]sJWT_SECRET, %[2]sJWT_PUBLIC_KEY, %[2]sJWKS_URL or %[2]sAPI_KEYS, listen on 127.0.0.1, or set %[2]sDANGEROUSLY_OPEN=true", listen.addr, Prefix)
+			"is %q, which can be reached from other machines, and without credentials anybody there could read and publish everything; set %[2]sJWT_SECRET, %[2]sJWT_PUBLIC_KEY, %[2]sJWKS_URL or %[2]sAPI_KEYS, listen on 127.0.0.1, or set %[2]sDANGEROUSLY_OPEN=true", listen.addr, Prefix)
 	}
 }
 
@@ -228,7 +228,7 @@ func nameVariables(err error) error {
 	for _, err := range aggregate.Errors {
 		if parse, ok := errors.AsType[env.ParseError](err); ok {
 			if field, ok := reflect.TypeFor[Config]().FieldByName(parse.Name); ok {
-				err = fmt.Errorf("%s%s: is not a valid %s", Prefix, field.Tag.Get("env"), kindName(field.Type))
+				err = fmt.Errorf("%s%s is not a valid %s", Prefix, field.Tag.Get("env"), kindName(field.Type))
 			}
 		}
 		errs = append(errs, err)

@@ -2,11 +2,12 @@ package settings
 
 import (
 	"iter"
-	"realtimehub/internal/access"
-	"realtimehub/internal/hubtest"
 	"reflect"
 	"strings"
 	"testing"
+
+	"realtimehub/internal/access"
+	"realtimehub/internal/hubtest"
 
 	"github.com/matryer/is"
 )
@@ -112,7 +113,7 @@ func TestTrustedSettings(t *testing.T) {
 		is := is.New(t)
 		_, err := Load([]string{setting})
 		is.True(err != nil)
-		is.True(strings.Contains(err.Error(), names+": ")) // setting
+		is.True(strings.Contains(err.Error(), names+" ")) // setting
 	}
 }
 

@@ -14,15 +14,16 @@ const Usage = `Usage:
 
   realtimehub               serve; settings are environment variables, -help lists them
   realtimehub backup FILE   write all that is kept in REALTIME_DATA or REALTIME_NATS_URL to a file
-  realtimehub restore FILE  have a new folder, or new servers, keep what a backup has; the file - is
-                            standard output, or standard input
+  realtimehub restore FILE  have a new folder, or new servers, keep what a backup has. With - in
+                            place of FILE, backup writes to standard output, and restore reads
+                            standard input
   realtimehub doctor URL    say what stands between this machine and a hub; doctor -h explains
   realtimehub why EVENT PROFILE
                             say what came of an event for somebody, and why; why -h explains
   realtimehub outbox        print what services are told
   realtimehub -health       ask the hub at REALTIME_ADDR whether it is alive, and exit 0 or 1
   realtimehub -version      say what this is
-  realtimehub -help
+  realtimehub -help         show this, and all settings
 `
 
 var (

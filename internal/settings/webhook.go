@@ -13,14 +13,14 @@ import (
 func (c *Config) checkWebhook(f *faults) {
 	for i, name := range c.WebhookTypes {
 		c.WebhookTypes[i] = strings.TrimSpace(name)
-		f.add(!slices.Contains(outbox.Types(), outbox.Type(c.WebhookTypes[i])), "WEBHOOK_TYPES", "%q is none of %s", c.WebhookTypes[i], join(outbox.Types()))
+		f.add(!slices.Contains(outbox.Types(), outbox.Type(c.WebhookTypes[i])), "WEBHOOK_TYPES", "names %q, which is none of %s", c.WebhookTypes[i], join(outbox.Types()))
 	}
 	_, err := webhook.ParseSecrets(c.WebhookSecret)
-	f.add(err != nil, "WEBHOOK_SECRET", "%v", err)
+	f.add(err != nil, "WEBHOOK_SECRET", "is not valid: %v", err)
 	if c.WebhookURL == "" {
 		return
 	}
-	f.add(len(c.WebhookSecret) == 0, "WEBHOOK_SECRET", "is missing: without a signature anybody could tell your services anything; set it to whsec_$(openssl rand -base64 32)")
+	f.add(len(c.WebhookSecret) == 0, "WEBHOOK_SECRET", "is not set, and without a signature anybody could tell your services anything; set it to whsec_$(openssl rand -base64 32)")
 	endpoint, err := webhook.ParseEndpoint(c.WebhookURL)
 	if err != nil {
 		f.add(true, "WEBHOOK_URL", "%v", err)

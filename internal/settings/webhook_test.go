@@ -35,7 +35,7 @@ func TestWebhooksThatAreRefused(t *testing.T) {
 	} {
 		is := is.New(t)
 		_, err := Load(strings.Fields(s))
-		is.True(err != nil && strings.HasPrefix(err.Error(), Prefix+name+": ")) // s
+		is.True(err != nil && strings.HasPrefix(err.Error(), Prefix+name+" ")) // s
 		is.True(err == nil || !strings.Contains(err.Error(), "secret1"))
 	}
 	for _, s := range []string{

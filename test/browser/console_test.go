@@ -78,6 +78,12 @@ func TestBrowserConsole(t *testing.T) {
 	// Both are members before anybody types.
 	becomes(t, page, `fetch("/v1/tenants/demo/conversations/lobby/members").then(r => r.json()).then(r => r.members.length === 2)`)
 
+	t.Run("words", func(t *testing.T) {
+		// What can be pressed does not look as if it could not, and each figure says what it is.
+		becomes(t, page, `[...document.querySelectorAll("button:enabled")].every((button) => getComputedStyle(button).color !== getComputedStyle(document.querySelector(".meta")).color)`)
+		becomes(t, page, `document.querySelectorAll("#graphs > div").length === 3 && [...document.querySelectorAll(".facts > div, #graphs > div")].every(({title}) => title.length > 20)`)
+	})
+
 	t.Run("talk", func(t *testing.T) {
 		const markup = "<img src=x onerror=alert(1)>"
 		do(t, page, chromedp.SendKeys(inPane("bob", ".message"), markup, chromedp.ByQuery))
@@ -199,7 +205,7 @@ func TestBrowserConsole(t *testing.T) {
 
 	t.Run("cut and gap", func(t *testing.T) {
 		do(t, page, click(inPane("alice", ".cut")))
-		becomes(t, page, exists(inPane("alice", `[data-state="displaced"]`))+" && "+contains(inPane("alice", ".countdown"), "back in"))
+		becomes(t, page, exists(inPane("alice", `[data-state="displaced"]`))+" && "+contains(inPane("alice", ".countdown"), "back in")+" && "+textOf(inPane("alice", ".status"))+` === "cut"`)
 		becomes(t, page, contains(inPane("alice", ".detail"), "Cut by you")+" && "+contains(inPane("alice", `.events [data-type="hub.closing"] .payload`), "Cut by you"))
 		events := strings.Repeat(`{"tenantId":"demo","type":"a.b","payload":1,"target":{"kind":"tenant"}},`, 5)
 		response, err := http.Post(url+"/v1/events/batch", "application/json", strings.NewReader(`{"events":[`+strings.TrimSuffix(events, ",")+`]}`))

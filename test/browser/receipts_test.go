@@ -46,7 +46,7 @@ func TestConsoleReceipts(t *testing.T) {
 	becomes(t, page, receipt("bob", "sent", "was sent it, and has not acknowledged it"))
 	becomes(t, page, receipt("carol", "owed", "no connection"))
 	becomes(t, page, receipt("alice", "acknowledged", ""))
-	becomes(t, page, textOf(".receipts[open] .news")+` === "1 acknowledged, 2 not yet" && `+contains(".receipts[open] .until", "Reported if not")+` && document.querySelector(".again").hidden`)
+	becomes(t, page, textOf(".receipts[open] .news")+` === "1 acknowledged, 2 not yet" && `+contains(".receipts[open] .rows", "not yet")+` && `+contains(".receipts[open] .until", "Reported if not")+` && document.querySelector(".again").hidden`)
 	do(t, page, why("dave"))
 	becomes(t, page, contains(because, "dave has not got it. It was for others."))
 	becomes(t, page, receipt("bob", "reported", "was sent it, and has not acknowledged it"))

@@ -24,7 +24,7 @@ const (
 	AskTimeout    = 1500 * time.Millisecond // to answer a question
 	MakeTimeout   = 2 * time.Second         // to make a stream or a consumer
 	tryEvery      = 200 * time.Millisecond
-	sayEvery      = 5 * time.Second // why it still waits
+	sayEvery      = 10 * time.Second // why it still waits
 )
 
 // BatchLimit is how many messages the broker keeps together, all or none.

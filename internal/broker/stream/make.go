@@ -34,17 +34,18 @@ func UntilMade(ctx context.Context, logger *slog.Logger, do func(context.Context
 	})
 }
 
-// Until tries as long as ctx allows and the broker may still come to it.
+// Until tries as long as ctx allows and the broker may still come to it. That takes some
+// seconds while servers start, or elect a leader; it is told where it takes longer.
 func Until(ctx context.Context, logger *slog.Logger, do func(context.Context) error) error {
-	said, again := "", time.Time{}
+	again := time.Now().Add(sayEvery)
 	for {
 		err := explained(do(ctx))
 		if err == nil || !transient(err) {
 			return err
 		}
-		if text, now := err.Error(), time.Now(); text != said || now.After(again) {
+		if now := time.Now(); now.After(again) {
 			logger.Warn("waiting for the store", "err", err)
-			said, again = text, now.Add(sayEvery)
+			again = now.Add(sayEvery)
 		}
 		select {
 		case <-ctx.Done():
@@ -56,14 +57,15 @@ func Until(ctx context.Context, logger *slog.Logger, do func(context.Context) er
 
 // explained adds what to do where the broker's words do not tell.
 func explained(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%w: too few NATS servers, or hubs of REALTIME_PEERS, are up, or they have not agreed yet on who leads", err)
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	if errors.Is(err, context.DeadlineExceeded) || ok && api.ErrorCode == codeUnavailable {
+		return fmt.Errorf("too few NATS servers, or hubs of REALTIME_PEERS, are up, or they have not agreed yet on who leads: %w", err)
 	}
 	if errors.Is(err, nats.ErrNoResponders) {
-		return fmt.Errorf("%w: JetStream is not up yet, or is off on the NATS servers (nats-server -js)", err)
+		return fmt.Errorf("JetStream is not up yet, or is off on the NATS servers (nats-server -js): %w", err)
 	}
-	if api, ok := errors.AsType[*jetstream.APIError](err); ok && tooFew(api) {
-		return fmt.Errorf("%w: each replica needs a server of its own, and too few are up", err)
+	if ok && tooFew(api) {
+		return fmt.Errorf("each replica needs a server of its own, and too few are up: %w", err)
 	}
 	return err
 }

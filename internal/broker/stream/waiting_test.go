@@ -18,8 +18,9 @@ import (
 // each try.
 func TestWaitingSaysWhyAndIsCalm(t *testing.T) {
 	for remedy, err := range map[string]error{
-		"nats-server -js":     nats.ErrNoResponders,
-		"a server of its own": &jetstream.APIError{Code: 500, ErrorCode: 10074, Description: "replicas > 1 not supported in non-clustered mode"},
+		"nats-server -js":      nats.ErrNoResponders,
+		"too few NATS servers": &jetstream.APIError{Code: 503, ErrorCode: codeUnavailable, Description: "JetStream system temporarily unavailable"},
+		"a server of its own":  &jetstream.APIError{Code: 500, ErrorCode: 10074, Description: "replicas > 1 not supported in non-clustered mode"},
 	} {
 		t.Run(remedy, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -34,4 +35,22 @@ func TestWaitingSaysWhyAndIsCalm(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A broker that elects a leader, or waits for others that start as well, is no fault yet.
+func TestWaitingForAStartIsNoWarning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		for lasts, lines := range map[time.Duration]int{9 * time.Second: 0, 11 * time.Second: 1} {
+			var logs bytes.Buffer
+			begun := time.Now()
+			is.NoErr(UntilMade(t.Context(), slog.New(slog.NewTextHandler(&logs, nil)), func(context.Context) error {
+				if time.Since(begun) < lasts {
+					return context.DeadlineExceeded
+				}
+				return nil
+			}))
+			is.Equal(strings.Count(logs.String(), "\n"), lines) // lasts
+		}
+	})
 }
