@@ -185,6 +185,7 @@ func TestComesBackUnnoticed(t *testing.T) {
 	nodes[1].open(t, query+"me&previous="+others.ConnectionID+"&cursor="+cursor)
 	nodes[1].open(t, query+"me&previous="+before.ConnectionID+"&cursor="+cursor)
 	h.hasAcknowledged(t, "e", "me") // and what was said before it was heard, too
+	is.True(nodes[0].streams.Connection(before.ConnectionID) != nil)
 	yours, _ := h.receipts(t, "acme", "e", "?profile=you")
 	is.Equal(yours, []string{"you sent sentUnacknowledged"})
 	before.close()
