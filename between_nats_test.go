@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -68,18 +67,10 @@ func besidePlayed(t testing.TB, tenant string, sessions, people int) *testHub {
 	return h
 }
 
-// heap is the memory in use.
-func heap() int64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
-}
-
 // What a hub that serves a tenant keeps of a connection elsewhere is small, and what it keeps of a
 // person elsewhere is little more than presence needs.
 func TestBytesOfSessionsElsewhere(t *testing.T) {
+	t.Parallel()
 	if !byItself(t) {
 		return
 	}
@@ -94,7 +85,7 @@ func TestBytesOfSessionsElsewhere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			h := besidePlayed(t, "acme", int(of.sessions), int(of.people))
-			before := heap()
+			before := liveHeap()
 			h.open(t, "tenant=acme&profile=me")
 			eventually(t, func() bool { return len(h.Cluster.Remotes()["acme"]) == int(of.sessions) })
 			if testing.Short() {
@@ -103,7 +94,7 @@ func TestBytesOfSessionsElsewhere(t *testing.T) {
 			}
 			var each int64
 			eventually(t, func() bool { // what came may be on its way to nowhere still
-				each = (heap() - before) / of.sessions
+				each = (liveHeap() - before) / of.sessions
 				return each <= of.bytes
 			})
 			t.Log(each, "bytes a session")
@@ -115,6 +106,7 @@ func TestBytesOfSessionsElsewhere(t *testing.T) {
 
 // A hub that only publishes says how many connections there are elsewhere, and keeps none of them.
 func TestAHubThatOnlyPublishes(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	nodes, _, _ := behindProxies(t, theBroker(t), 3)
 	serves, also, publishes := nodes[0], nodes[1], nodes[2]
@@ -152,6 +144,7 @@ func TestAHubThatOnlyPublishes(t *testing.T) {
 // A hub of the version before cannot say how many of its connections an event has: the one that
 // publishes learns who is connected there, as it did before.
 func TestPublishingBesideTheVersionBefore(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h := besidePlayed(t, "acme", 6, 3)
 	eventually(t, func() bool { return h.publish(t, "acme", "x.y", `{"kind":"tenant"}`, "1")["connections"] == 6.0 })
@@ -163,6 +156,7 @@ func TestPublishingBesideTheVersionBefore(t *testing.T) {
 // A tenant's membership is read once, and not again when somebody is back soon after the last
 // stream has left, nor by a hub that publishes now and then.
 func TestMembershipIsReadOnce(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	nodes, proxies, _ := behindProxies(t, theBroker(t), 2)
 	var rows atomic.Int64

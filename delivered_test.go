@@ -58,6 +58,7 @@ func (h *testHub) ack(t testing.TB, connection, cursor string) (int, map[string]
 // Whoever has not acknowledged an event by its deadline is reported, once, with why; nobody
 // else is.
 func TestDeadline(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h := newTestHub(t)
 	h.changes(t, "PUT", "/v1/tenants/acme/conversations/c/members", `{"members":["good","frozen","filters","later","gone","out"]}`)
@@ -148,19 +149,14 @@ func (h *testHub) receipts(t testing.TB, tenant, event, query string) (list []st
 	return list, answer
 }
 
-// awaitReceipt waits until what came of an event of acme's for its one profile is as wanted. That says
-// more than a report, which a deadline is needed for that a slow machine may miss.
-func (h *testHub) awaitReceipt(t testing.TB, event, want string) {
+// hasAcknowledged waits until it is kept that somebody has acknowledged an event.
+func (h *testHub) hasAcknowledged(t testing.TB, event, who string) {
 	t.Helper()
-	var list []string
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		if list, _ = h.receipts(t, "acme", event, ""); len(list) == 1 && list[0] == want {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("what came of %s is %q, not %q", event, list, want)
-		}
-	}
+	eventually(t, func() bool {
+		_, answer := h.do(t, "GET", "/v1/tenants/acme/events/"+event+"/receipts?profile="+who, "")
+		list, _ := answer["receipts"].([]any)
+		return len(list) == 1 && list[0].(map[string]any)["state"] == "acknowledged"
+	})
 }
 
 // Services ask what came of an event, by its id or its cursor, for everybody or for one.
@@ -173,10 +169,7 @@ func TestReceipts(t *testing.T) {
 	in := `{"kind":"conversation","conversationId":"c","exclude":{"profiles":["d"]}}`
 	e := h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"a.b","payload":1,"deadline":"1h","target":`+in+`}`)
 	h.ack(t, a.ConnectionID, a.until(t, "a.b").ID)
-	eventually(t, func() bool { // with a broker it is kept a moment later
-		list, _ := h.receipts(t, "acme", "e", "?profile=a")
-		return list[0] == "a acknowledged"
-	})
+	h.hasAcknowledged(t, "e", "a")
 	for _, ref := range []string{"e", e["cursor"].(string)} {
 		list, answer := h.receipts(t, "acme", ref, "")
 		is.Equal(list, []string{"a acknowledged", "b sent sentUnacknowledged", "c owed noConnection"})
@@ -243,6 +236,7 @@ func TestWhyCommand(t *testing.T) {
 // A page that is closed sends its last word beside the end of its stream, which may be there
 // first.
 func TestAcknowledgedBehindTheEnd(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h := newTestHub(t)
 	c := h.open(t, "tenant=acme&profile=me&ack=true")

@@ -94,6 +94,7 @@ func TestProbe(t *testing.T) {
 
 // A silent probe gets no heartbeat while other streams do.
 func TestASilentProbeIsSilent(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = 50 * time.Millisecond })
 	_, reader := h.openProbe(t, "every=0&for=1s")

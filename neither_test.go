@@ -12,6 +12,7 @@ import (
 
 // What a connection was not sent its client does not acknowledge, whatever it acknowledges later.
 func TestNothingIsAcknowledgedThatWasNotSent(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		do   func(t *testing.T, h *testHub) // publishes e, of which me is one, so that me is not sent it
 		want string
@@ -53,6 +54,7 @@ func TestNothingIsAcknowledgedThatWasNotSent(t *testing.T) {
 		}, "e me sentUnacknowledged"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			is := is.New(t)
 			h := newTestHub(t)
 			tc.do(t, h)
@@ -89,6 +91,7 @@ func (h *testHub) acknowledgesNext(t testing.TB, c *testClient) (last string) {
 // A client that comes back with the place that its stream ended with has acknowledged what came
 // before it.
 func TestTheLastPlaceAcknowledges(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h := newTestHub(t)
 	c := h.open(t, "tenant=acme&profile=me&ack=true")
@@ -104,6 +107,7 @@ func TestTheLastPlaceAcknowledges(t *testing.T) {
 
 // Whichever hub judges knows who has a connection.
 func TestWhoIsThereIsNotReportedAsAbsent(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h, nodes := threeHubs(t)
 	var clients []*testClient
@@ -131,6 +135,7 @@ func TestWhoIsThereIsNotReportedAsAbsent(t *testing.T) {
 // The last word of a page that is closed may come to another hub than the one that had its stream,
 // behind the end of it.
 func TestAcknowledgedBehindTheEndElsewhere(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h, nodes := threeHubs(t)
 	c := nodes[0].open(t, "tenant=acme&profile=me&ack=true")
@@ -150,6 +155,7 @@ func TestAcknowledgedBehindTheEndElsewhere(t *testing.T) {
 // A device whose hub was killed comes back where another of its person's stands still: what it had
 // is not taken for what that one was sent, if it says where it comes from.
 func TestComesBackFromAnotherThanIsThere(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h := newTestHub(t)
 	query := "tenant=acme&profile=me&ack=true"
@@ -168,16 +174,20 @@ func TestComesBackFromAnotherThanIsThere(t *testing.T) {
 // A client comes back to a hub while another one has not noticed yet that it has left: it acknowledges
 // what it had there, if it says so. Nobody else can say it.
 func TestComesBackUnnoticed(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h, nodes := threeHubs(t)
 	const query = "tenant=acme&ack=true&profile="
 	before, others := nodes[0].open(t, query+"me"), nodes[0].open(t, query+"you")
-	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"a.b","payload":1,"deadline":"4s","target":{"kind":"profiles","profiles":["me","you"]}}`)
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"a.b","payload":1,"deadline":"1h","target":{"kind":"profiles","profiles":["me","you"]}}`)
 	cursor := before.until(t, "a.b").ID
 	others.until(t, "a.b")
-	nodes[1].open(t, query+"me&previous="+before.ConnectionID+"&cursor="+cursor)
 	nodes[1].open(t, query+"me&previous="+others.ConnectionID+"&cursor="+cursor)
-	is.Equal(h.reported(t, "acme", 1), []string{"e you sentUnacknowledged"})
+	nodes[1].open(t, query+"me&previous="+before.ConnectionID+"&cursor="+cursor)
+	h.hasAcknowledged(t, "e", "me") // and what was said before it was heard, too
+	is.True(nodes[0].streams.Connection(before.ConnectionID) != nil)
+	yours, _ := h.receipts(t, "acme", "e", "?profile=you")
+	is.Equal(yours, []string{"you sent sentUnacknowledged"})
 	before.close()
 	others.close()
 }
@@ -185,6 +195,7 @@ func TestComesBackUnnoticed(t *testing.T) {
 // Who does not name the connection that it comes back from may come from one that another hub has
 // still: it acknowledges nothing that another device was sent, which has gone.
 func TestComesBackUnnamedFromElsewhere(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h, nodes := threeHubs(t)
 	const query = "tenant=acme&profile=me&ack=true"

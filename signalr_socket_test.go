@@ -2,12 +2,14 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -36,13 +38,23 @@ func dialSignalR(t testing.TB, url, query, early string) *signalRSocket {
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(time.Minute))
-	fmt.Fprintf(conn, "GET /signalr?%s HTTP/1.1\r\n%s\r\n%s", query, upgradeHead, early)
-	s := &signalRSocket{bareSocket: bareSocket{conn, bufio.NewReader(conn)}}
-	res, err := http.ReadResponse(s.from, nil)
-	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatal(res, err)
+	s, answer := askSignalR(t, conn, query, early)
+	if answer.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatal(answer)
 	}
 	return s
+}
+
+// askSignalR asks for a socket on a connection.
+func askSignalR(t testing.TB, conn net.Conn, query, early string) (*signalRSocket, *http.Response) {
+	t.Helper()
+	fmt.Fprintf(conn, "GET /signalr?%s HTTP/1.1\r\n%s\r\n%s", query, upgradeHead, early)
+	s := &signalRSocket{bareSocket: bareSocket{conn, bufio.NewReader(conn)}}
+	answer, err := http.ReadResponse(s.from, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, answer
 }
 
 // record is the next record.
@@ -300,16 +312,24 @@ func TestSignalRSocketTurnedAway(t *testing.T) {
 // Of one person, or address, so many sockets wait for their handshakes at most. None is a stream yet,
 // so no other bound would hold for them.
 func TestSignalRSocketsThatWait(t *testing.T) {
-	is := is.New(t)
-	h := newTestHub(t).nodes[0]
-	var waiting []*signalRSocket
-	for range 256 {
-		waiting = append(waiting, dialSignalR(t, h.URL, asMe, ""))
-	}
-	status, answer := h.fromOutside().Do(t, "GET", "/signalr?"+asMe, "",
-		"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
-	is.Equal(status, http.StatusServiceUnavailable)
-	is.Equal(answer["code"], "HubFull")
-	waiting[0].accepted(t)
-	dialSignalR(t, h.URL, asMe, handshake).ready(t)
+	synctest.Test(t, func(t *testing.T) { // where none has waited too long before the last has come
+		is := is.New(t)
+		h := newSilentHub(t, false, false)
+		defer h.end()
+		asks := func(early string) (*signalRSocket, *http.Response) { return askSignalR(t, h.dial(t), asMe, early) }
+		var first *signalRSocket
+		for range 256 {
+			s, answer := asks("")
+			is.Equal(answer.StatusCode, http.StatusSwitchingProtocols)
+			first = cmp.Or(first, s)
+		}
+		_, refused := asks("")
+		is.Equal(refused.StatusCode, http.StatusServiceUnavailable)
+		why, err := io.ReadAll(refused.Body)
+		is.NoErr(err)
+		is.True(strings.Contains(string(why), `"code":"HubFull"`))
+		first.accepted(t)
+		next, _ := asks(handshake)
+		next.ready(t)
+	})
 }

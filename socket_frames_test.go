@@ -113,6 +113,8 @@ const (
 	firstFragment, lastFragment                   = 0x01, 0x80
 )
 
+var pongFrame = frameOf(0x8a, "")
+
 const touched = `{"n":1,"ok":true}`
 
 // Whoever breaks the protocol is told, with the code that RFC 6455 has for it, and is gone.
@@ -302,12 +304,18 @@ func TestSocketOfALateMessage(t *testing.T) {
 // socket opens a socket to a hub in a bubble.
 func (h *silentHub) socket(t *testing.T) *bareSocket {
 	t.Helper()
+	return openBare(t, h.dial(t), meQuery, "")
+}
+
+// dial is a connection to a hub in a bubble.
+func (h *silentHub) dial(t *testing.T) net.Conn {
+	t.Helper()
 	conn, err := h.client.Transport.(*http.Transport).DialContext(t.Context(), "tcp", "localhost:8080")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return openBare(t, conn, meQuery, "")
+	return conn
 }
 
 // answer is the next text, after pings.

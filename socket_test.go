@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -117,20 +118,19 @@ func TestSocketCommands(t *testing.T) {
 func TestSocketHasTheLimitOfCalls(t *testing.T) {
 	alone(t, "each hub counts for itself")
 	is := is.New(t)
-	h := newTrustedHub(t, openDoor(t), access.RatesConfig{ClientRate: 2})
-	c := h.openSocket(t, meQuery)
-	status, _ := h.do(t, "POST", "/v1/connections/"+c.ConnectionID+"/touch", "")
-	is.Equal(status, http.StatusNoContent)
-	refused := ""
-	for n := 1; refused == "" && n < 20; n++ {
-		if a := c.Ask(t, fmt.Sprintf(`{"n":%d,"do":"touch"}`, n)); a.Problem != nil {
-			refused = a.Problem.Code
-			is.Equal(*a.N, n)
-			is.Equal(a.Problem.Status, http.StatusTooManyRequests)
-		}
+	h := newTrustedHub(t, openDoor(t), access.RatesConfig{ClientRate: onceADay})
+	called, commanded := h.openSocket(t, meQuery), h.openSocket(t, "tenant=acme&profile=you")
+	touch := func(c *hubtest.Socket) int {
+		status, _ := h.do(t, "POST", "/v1/connections/"+c.ConnectionID+"/touch", "")
+		return status
 	}
-	is.Equal(refused, "RateLimited")
-	is.Equal(said(c.Ask(t, `{"n":1,"do":"sing"}`)), "1 RateLimited") // what is no command, too
+	is.Equal(touch(called), http.StatusNoContent)
+	refused := called.Ask(t, `{"n":7,"do":"touch"}`)
+	is.Equal(said(refused), "7 RateLimited")
+	is.Equal(refused.Problem.Status, http.StatusTooManyRequests)
+	is.Equal(said(called.Ask(t, `{"n":1,"do":"sing"}`)), "1 RateLimited") // what is no command, too
+	is.Equal(said(commanded.Ask(t, `{"n":1,"do":"touch"}`)), "1 ok")
+	is.Equal(touch(commanded), http.StatusTooManyRequests)
 }
 
 // What is wrong with a request or its credential is told on the socket, since a page sees nothing else.
@@ -215,10 +215,10 @@ func TestSocketAndItsToken(t *testing.T) {
 	is := is.New(t)
 	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret}), access.RatesConfig{ClientRate: -1})
 	token := func(changes ...any) string { return strings.TrimPrefix(bearer(t, changes...), "Bearer ") }
-	soon := time.Now().Add(3 * time.Second).Unix()
-	c := h.openSocket(t, "access_token="+token("exp", soon))
-	left := h.openSocket(t, "access_token="+token("exp", soon))
-	c.Until(t, "hub.expiring")
+	soon := time.Now().Add(25 * time.Second) // of an end that is told at once
+	c := h.openSocket(t, "access_token="+token("exp", soon.Unix()))
+	left := h.openSocket(t, "access_token="+token("exp", soon.Unix()))
+	is.True(strings.Contains(c.Until(t, "hub.expiring").Data, event.FormatTime(soon.Truncate(time.Second))))
 	for _, tc := range []struct{ token, want string }{
 		{badToken(t), "1 InvalidCredential"},
 		{token("exp", 1000), "1 CredentialExpired"},
@@ -229,6 +229,7 @@ func TestSocketAndItsToken(t *testing.T) {
 	} {
 		is.Equal(said(c.Ask(t, `{"n":1,"do":"token","token":"`+tc.token+`"}`)), tc.want)
 	}
+	h.streams.Prolong(h.streams.Connection(left.ConnectionID), time.Now()) // ahead of it
 	code, closing := ends(t, left)
 	is.Equal(code, websocket.StatusCode(4401))
 	is.True(strings.Contains(closing, `"reason":"expired"`))
@@ -263,25 +264,31 @@ func TestSocketEnds(t *testing.T) {
 
 // Who answers no ping has vanished, though its system takes all that comes.
 func TestSocketThatVanishes(t *testing.T) {
-	alone(t, "each hub counts for itself")
-	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Heartbeat = 500 * time.Millisecond })
-	bothWays(t, h, func(t *testing.T, url string) {
+	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		before := h.Stats().Closes[delivery.CloseVanished]
-		answers := h.openSocket(t, "tenant=acme&profile=answers") // as its library does
-		go answers.Read()
-		mute := h.bareSocket(t, url, meQuery, "")
-		for {
-			frame, err := ws.ReadFrame(mute.from)
-			if err != nil {
-				break
+		h := newSilentHub(t, false, false)
+		defer h.end()
+		answers, mute := h.socket(t), h.socket(t)
+		go func() {
+			for {
+				if _, err := ws.ReadFrame(answers.from); err != nil {
+					return
+				}
+				io.WriteString(answers, pongFrame)
 			}
+		}()
+		pings := 0
+		for frame, err := ws.ReadFrame(mute.from); err == nil && pings < 10; frame, err = ws.ReadFrame(mute.from) {
 			is.Equal(frame.Header.OpCode, ws.OpPing)
+			pings++
 		}
-		eventually(t, func() bool { return h.Stats().Closes[delivery.CloseVanished] == before+1 })
+		is.Equal(pings, 3)
+		time.Sleep(time.Hour)
+		is.Equal(h.Stats().Closes[delivery.CloseVanished], int64(1))
 		is.Equal(len(h.streams.Connections("acme", nil)), 1)
 		answers.Close()
-		eventually(t, func() bool { return len(h.streams.Connections("acme", nil)) == 0 })
+		synctest.Wait()
+		is.Equal(len(h.streams.Connections("acme", nil)), 0)
 	})
 }
 
@@ -307,22 +314,26 @@ func TestSocketPaysForWhatHasNotCome(t *testing.T) {
 
 // A quiet socket's place moves on in place of a heartbeat, and its client answers that, too.
 func TestSocketMovesOn(t *testing.T) {
-	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Heartbeat = 500 * time.Millisecond })
-	bothWays(t, h, func(t *testing.T, url string) {
+	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		s := h.bareSocket(t, url, meQuery, "")
-		cursor := h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["you"]}`, "0")["cursor"].(string)
+		h := newSilentHub(t, false, false)
+		defer h.end()
+		s := h.socket(t)
+		receipts, err := h.Publish(t.Context(), []*event.Event{{TenantID: "acme", Type: "a.b", Payload: []byte("0"), Target: event.ToProfile(event.Profile{Type: "user", ID: "you"})}})
+		is.NoErr(err)
 		frame := s.next(t)
-		for ; frame.Header.OpCode == ws.OpPing; frame = s.next(t) { // was on its way
-			io.WriteString(s, frameOf(0x8a, ""))
+		for n := 0; n < 10 && frame.Header.OpCode == ws.OpPing; n++ { // once in four times there is a place instead
+			io.WriteString(s, pongFrame)
+			frame = s.next(t)
 		}
-		is.Equal(string(frame.Payload), `{"id":"`+cursor+`"}`)
+		is.Equal(string(frame.Payload), `{"id":"`+receipts[0].Cursor+`"}`)
 		for range 6 { // twice what may be left unanswered
 			frame = s.next(t)
 			is.Equal(frame.Header.OpCode, ws.OpPing)
-			io.WriteString(s, frameOf(0x8a, ""))
+			io.WriteString(s, pongFrame)
 		}
-		is.Equal(h.Stats().Closes[delivery.CloseVanished], int64(0))
+		synctest.Wait()
+		is.Equal(len(h.streams.Connections("acme", nil)), 1)
 	})
 }
 
@@ -348,6 +359,7 @@ func TestSocketOfWhoHasNoMemoryLeft(t *testing.T) {
 
 // Who was sent away says nothing more, though the socket is read until its client has ended it.
 func TestSocketIsNotListenedToAfterItsEnd(t *testing.T) {
+	t.Parallel()
 	alone(t, "one hub is asked")
 	h := newTestHub(t)
 	h.changes(t, http.MethodPut, "/v1/tenants/acme/conversations/talk/members", `{"members":["user:me","user:other"]}`)

@@ -114,7 +114,7 @@ func TestAnothersUpgrade(t *testing.T) {
 	}))
 	defer server.Close()
 	u, _ := Address(server.URL)
-	got := probe{url: u, origin: server.URL, lasts: time.Second, grace: time.Second}.run(t.Context())
+	got := probe{url: u, origin: server.URL, lasts: time.Minute}.run(t.Context())
 	is.Equal(got.status, 101)
 	is.Equal(got.err, errAccept)
 }

@@ -19,6 +19,8 @@ import (
 	"unicode"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/testkit"
 )
 
 // nasty is what a foreign server may say: a colour, a title, a line over ours, a C1
@@ -235,8 +237,10 @@ func TestAProbeOnASocketEnds(t *testing.T) {
 				}
 				io.WriteString(conn, tc.begin)
 			})
-			got := ends(t, probe{url: u, origin: "http://hub", lasts: 200 * time.Millisecond, grace: 200 * time.Millisecond})
-			is.New(t).Equal(got.status, 101)
+			testkit.Eventually(t, func() bool { // a busy machine may have no answer in its time
+				got := ends(t, probe{url: u, origin: "http://hub", lasts: 200 * time.Millisecond, grace: 200 * time.Millisecond})
+				return got.status == 101
+			})
 		})
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/testkit"
 )
 
 // budgeted is an engine with a budget, whose relief is kept.
@@ -87,17 +89,11 @@ func TestSmallFramesCount(t *testing.T) {
 	is := is.New(t)
 	e, _ := budgeted(t, 0)
 	streams := standing(t, e, 1, blocked)
-	held := func() (bytes int64) {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
-	before := held()
+	before := testkit.LiveHeap()
 	for range 100_000 {
 		deliver(streams, NewFrame([]byte("\x8a\x00"), false))
 	}
-	grown := held() - before
+	grown := testkit.LiveHeap() - before
 	is.True(grown > 0 && grown < e.Owed()*3/2)
 	runtime.KeepAlive(streams)
 }

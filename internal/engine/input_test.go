@@ -6,8 +6,6 @@ import (
 	"errors"
 	"io"
 	"slices"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -85,91 +83,74 @@ func TestWhatAClientSends(t *testing.T) {
 	})
 }
 
-// stuck receives, and does not return until it may.
-type stuck struct {
-	mu  *sync.Mutex
-	got *int
-}
-
-// Ended implements Input.
-func (stuck) Ended() {}
-
-// Received implements Input.
-func (s stuck) Received(p []byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	*s.got += len(p)
-}
-
 // Who sends more than is taken waits; the socket of a stream that ends meanwhile is closed
 // once by who reads.
 func TestWhoSendsWaits(t *testing.T) {
 	allPaths(t, Config{}, func(t *testing.T, h *house) {
 		is := is.New(t)
-		v, g := h.upgrade(t, "a", "")
-		var mu sync.Mutex
-		var got int
-		g.Stream.mu.Lock()
-		g.talk.input = stuck{&mu, &got}
-		g.Stream.mu.Unlock()
-		mu.Lock()
+		input := newHeld()
+		v, g := h.upgradeTo(t, "a", input)
 		is.NoErr(v.tcp.SetWriteBuffer(4 << 10))
-		written := 0
-		for {
-			v.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
-			n, err := v.peer.Write(make([]byte, 64<<10))
-			written += n
-			if err != nil {
-				break // it waits
+		const most = 64 << 20
+		var written atomic.Int64
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			for err := error(nil); err == nil && written.Load() < most; {
+				var n int
+				n, err = v.peer.Write(make([]byte, inputSize))
+				written.Add(int64(n))
 			}
-			is.True(written < 64<<20)
+		}()
+		waits := func() bool {
+			before := written.Load()
+			time.Sleep(200 * time.Millisecond)
+			return written.Load() == before && before > 2*inputSize
 		}
+		eventually(t, "who sends to wait", waits)
+		is.True(written.Load() < most)
 		g.abort()
 		if !h.cfg.Plain { // there it ends when its input does
 			is.NoErr(g.wait(t))
 		}
-		mu.Unlock()
+		close(input.goOn)
 		if h.cfg.Plain {
 			is.NoErr(g.wait(t))
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		is.True(got < written) // the rest was not read
+		<-over
+		is.Equal(len(input.came), 1) // the rest was not read
 	})
 }
 
 // A client that answers heartbeats stays, however much it is written to; one that does not is
 // gone, though its system takes all that comes.
 func TestWhoAnswersNoHeartbeat(t *testing.T) {
-	allPaths(t, Config{Heartbeat: 100 * time.Millisecond}, func(t *testing.T, h *house) {
+	allPaths(t, Config{Heartbeat: time.Hour}, func(t *testing.T, h *house) {
 		is := is.New(t)
-		answers, _ := h.upgrade(t, "answers", "")
-		answered := make(chan error, 1)
-		go func() {
-			var one [1]byte
-			var err error
-			for n := 0; n < 20 && err == nil; n++ {
-				if _, err = io.ReadFull(answers, one[:]); err == nil && one[0] == ':' {
-					_, err = io.WriteString(answers.peer, "!")
-				}
+		answers, stays := h.upgrade(t, "answers", "")
+		mute, goes := h.upgrade(t, "mute", "")
+		busy := eventFrame("busy")
+		for n := 1; n <= 2*missed; n++ {
+			at := time.Duration(n) * time.Hour
+			deliver([]*Stream{stays.Stream, goes.Stream}, busy)
+			answers.expect(t, busy.data)
+			h.beatAt(t, stays, at)
+			answers.expect(t, testWords.Beat.data)
+			_, err := io.WriteString(answers.peer, "!")
+			is.NoErr(err)
+			answers.expect(t, []byte("!"))
+			if n > missed+1 {
+				continue // it has gone
 			}
-			answered <- err
-		}()
-		mute, g := h.upgrade(t, "mute", "")
-		gone := make(chan string, 1)
-		go func() { all, _ := io.ReadAll(mute); gone <- string(all) }()
-		for busy := true; busy; {
-			select {
-			case why := <-g.gone:
-				is.Equal(why, ErrVanished)
-				busy = false
-			case <-time.After(10 * time.Millisecond):
-				deliver([]*Stream{g.Stream}, eventFrame("busy"))
+			mute.expect(t, busy.data)
+			h.beatAt(t, goes, at)
+			if n <= missed {
+				mute.expect(t, testWords.Beat.data)
+			} else {
+				is.Equal(goes.wait(t), ErrVanished)
 			}
 		}
-		beats := strings.Count(<-gone, ":\n\n")
-		is.True(beats >= missed)
-		is.NoErr(<-answered)
+		is.Equal(len(stays.gone), 0)
 	})
 }
 

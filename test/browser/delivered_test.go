@@ -53,6 +53,16 @@ func (h *clientHub) reported(deadline string) (list []string) {
 	return list
 }
 
+// acknowledged waits until so many people have acknowledged an event.
+func (h *clientHub) acknowledged(event string, people float64) {
+	h.t.Helper()
+	eventually(h.t, func() bool {
+		time.Sleep(50 * time.Millisecond) // or the hub refuses so many questions
+		counts, _ := h.call("GET", "/v1/tenants/t1/events/"+event+"/receipts", "")["counts"].(map[string]any)
+		return counts["acknowledged"] == people
+	})
+}
+
 // acks is how many acknowledgements the clients have sent.
 func (h *clientHub) acks() (n int) {
 	for _, line := range h.wire.Asked() {

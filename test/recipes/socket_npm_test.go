@@ -16,7 +16,9 @@ const socketClient = `
 import { WebSocket } from 'ws';
 let last = '';
 function open() {
+  let pings = 0;
   const socket = new WebSocket(process.env.HUB.replace('http', 'ws') + '/v1/socket?cursor=' + last, ['realtime.v1'], { headers: { Authorization: 'Bearer ' + process.env.TOKEN } });
+  socket.on('ping', () => console.log('pinged', ++pings));
   socket.on('open', () => socket.send('{"n":7,"do":"touch"}'));
   socket.on('message', (data) => {
     for (const line of data.toString().split('\n')) {
@@ -53,6 +55,7 @@ func TestRecipesNodeWebSocket(t *testing.T) {
 	r.prints(printed, "7 true")
 	publish("live")
 	r.prints(printed, "order.paid live")
+	r.prints(printed, "pinged 6") // twice as often as it may leave unanswered
 	status, _ := r.hub(http.MethodDelete, "/v1/tenants/acme/connections?profile=user:42", "")
 	is.Equal(status, http.StatusNoContent)
 	publish("missed")

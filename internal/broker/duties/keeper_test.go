@@ -286,8 +286,9 @@ func TestWhatIsNotUnderstoodIsCounted(t *testing.T) {
 	box := outbox.NewMemory(outbox.MemoryConfig{})
 	k, stop := start(t, natstest.Start(t, 1), natstest.Prefix(), box)
 	defer stop()
-	is.NoErr(k.write(t.Context(), stream.NewMessage(k.subjectOf("acme", dutyOf(1, time.Second, "a").At, 0), []byte("?"))))
 	is.NoErr(k.nc.Publish(k.cfg.Prefix+".dutyended", []byte("?")))
+	testkit.Eventually(t, func() bool { return k.Stats().Unread == 1 })
+	is.NoErr(k.write(t.Context(), stream.NewMessage(k.subjectOf("acme", dutyOf(1, time.Second, "a").At, 0), []byte("?"))))
 	open(t, k, 2, time.Second, nil, user("a"))
 	items(t, box, 1)
 	testkit.Eventually(t, func() bool { return k.Stats().Unread >= 2 }) // what is read anew counts again

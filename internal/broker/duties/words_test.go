@@ -30,7 +30,7 @@ func TestAcknowledgementsWithoutABreak(t *testing.T) {
 		return natstest.Verdict{}
 	})
 	k.Acknowledge(ackOf("a", 1))
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	is.NoErr(k.Flush(ctx))
 	is.True(kept.Load() > 0)
