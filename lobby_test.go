@@ -135,6 +135,61 @@ func TestManyPeopleOfOneAddress(t *testing.T) {
 	}
 }
 
+// Many who poll behind one address are no attack either: over HTTP/2, where each request has a place in
+// the lobby, a poll that waits leaves it, and its person pays for it.
+func TestManyWhoPollOfOneAddress(t *testing.T) {
+	is := is.New(t)
+	const most, people = 2, 6
+	url := startHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=*=a-key-of-all-tenants", "REALTIME_TRUSTED_PROXIES=127.0.0.1", fmt.Sprintf("REALTIME_MAX_CONNECTIONS_PER_ADDRESS=%d", most))
+	transport := hubtest.TransportTo(false, true, nil, func(context.Context, string, string) (net.Conn, error) {
+		return dialAs(t, strings.TrimPrefix(url, "http://"), proxyV1("203.0.113.7")), nil
+	})
+	defer transport.CloseIdleConnections()
+	client := &hubtest.Hub{URL: url, Client: &http.Client{Transport: transport}}
+	call := func(method, path string) (*http.Response, error) {
+		req, err := http.NewRequestWithContext(t.Context(), method, url+path, nil)
+		is.NoErr(err)
+		req.Header.Set("Authorization", bearer(t))
+		return client.Client.Do(req)
+	}
+	var sessions []string
+	for range people {
+		_, answer := client.Do(t, "POST", "/signalr/negotiate?negotiateVersion=1", "", "Authorization", bearer(t))
+		session := "/signalr?id=" + answer["connectionToken"].(string)
+		for range 2 { // the second is told hub.ready
+			res, err := call("GET", session)
+			is.NoErr(err)
+			res.Body.Close()
+			is.Equal(res.StatusCode, http.StatusOK)
+		}
+		sessions = append(sessions, session)
+	}
+	before := paidFor(t, url)
+	answered := make(chan error, people)
+	for _, session := range sessions {
+		go func() {
+			res, err := call("GET", session)
+			if err == nil {
+				res.Body.Close()
+			}
+			answered <- err
+		}()
+	}
+	eventually(t, func() bool { // all wait
+		return len(answered) > 0 || paidFor(t, url)-before >= people*access.CallBytes
+	})
+	is.Equal(len(answered), 0)
+	for _, session := range sessions {
+		res, err := call("DELETE", session)
+		is.NoErr(err)
+		res.Body.Close()
+	}
+	for range people {
+		is.NoErr(<-answered)
+	}
+	eventually(t, func() bool { return paidFor(t, url) < before })
+}
+
 // Over TLS a stream is net/http's until it ends, and leaves the lobby all the same; with
 // HTTP/2 its connection does.
 func TestTheLobbyOverTLS(t *testing.T) {
