@@ -15,6 +15,7 @@ import (
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
+	"realtimehub/internal/lobby"
 )
 
 const (
@@ -30,6 +31,7 @@ const (
 func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pass Pass, who *access.Caller) error {
 	own := d.doors.Streams.Marked(pass.Session)
 	if p := d.polls.of(own); p != nil && p.who == pass.who() {
+		defer lobby.Pause(r)() // it is counted with its session
 		records, over := p.take(r.Context(), pollTime)
 		told(w, r, records, over, p.end)
 		return nil
@@ -100,13 +102,14 @@ func told(w http.ResponseWriter, r *http.Request, records []byte, over bool, los
 // beginPolls opens a session whose client polls.
 func (d *Door) beginPolls(r *http.Request, sub delivery.Subscription) error {
 	who := event.TenantProfile{Tenant: sub.Tenant, Profile: sub.Profile}
-	if err := d.doors.Quotas.Keep(who, pollBytes, true); err != nil {
-		return err
+	over, err := d.doors.Keep(who, pollBytes)
+	if err != nil {
+		return d.doors.Refusal(sub.Tenant, err)
 	}
 	sub.Session = 0 // each poll has a connection of net/http's
 	c, stream, _, err := d.doors.Open(r, sub, false)
 	if err != nil {
-		d.doors.Quotas.Drop(who, pollBytes)
+		over()
 		if errors.Is(err, delivery.ErrTaken) {
 			return errOpened
 		}
@@ -119,7 +122,7 @@ func (d *Door) beginPolls(r *http.Request, sub delivery.Subscription) error {
 	d.opened.add(sub.ID, c.ID)
 	d.begun.add(c.ID)
 	go func() {
-		defer d.doors.Quotas.Drop(who, pollBytes)
+		defer over()
 		defer p.close()
 		d.doors.Streams.Engine().Hand(ctx, stream, p.put)
 	}()
