@@ -133,7 +133,7 @@ func (s *Server) open(r *http.Request, who *access.Caller, encoding delivery.Enc
 		s.told[id] = o
 		s.mu.Unlock()
 	}
-	go s.run(o, words, p, who.Expires(), gone)
+	go s.run(o, words, p, endOf(who), gone)
 	return stream, nil
 }
 
@@ -150,16 +150,21 @@ func (s *Server) take(r *http.Request, holder event.TenantProfile) (over func(),
 	return s.limits.Probe(holder)
 }
 
+// endOf is when a caller's credential ends; nil: never.
+func endOf(who *access.Caller) <-chan time.Time {
+	if who.Expires().IsZero() {
+		return nil
+	}
+	return time.After(time.Until(who.Expires()))
+}
+
 // run has a goroutine to itself: probes are few, and their times must not depend on
 // what else the hub does.
-func (s *Server) run(o *openProbe, words *delivery.Encoder, p probe, expires time.Time, gone <-chan struct{}) {
+func (s *Server) run(o *openProbe, words *delivery.Encoder, p probe, expired <-chan time.Time, gone <-chan struct{}) {
 	end := time.After(p.lasts)
-	var ticks, expired <-chan time.Time // nil: never
+	var ticks <-chan time.Time // nil: never
 	if p.every > 0 {
 		ticks = time.Tick(p.every)
-	}
-	if !expires.IsZero() {
-		expired = time.After(time.Until(expires))
 	}
 	for seq := 0; ; {
 		select {

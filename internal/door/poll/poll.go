@@ -40,7 +40,7 @@ func New(doors *door.Opener) *Door { return &Door{doors} }
 
 // question is what a client asks.
 type question struct {
-	delivery.Subscription
+	sub   delivery.Subscription
 	wait  time.Duration
 	limit int
 }
@@ -92,12 +92,12 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller)
 		header(w)
 		return nil
 	}
-	if q.Cursor == "" {
+	if q.sub.Cursor == "" {
 		q.wait = 0 // the place now is what is asked for
 	}
-	c, stream, over, err := d.doors.Open(r, q.Subscription, true)
+	c, stream, over, err := d.doors.Open(r, q.sub, true)
 	if err != nil {
-		return d.doors.Refusal(q.Tenant, err)
+		return d.doors.Refusal(q.sub.Tenant, err)
 	}
 	defer over()
 	defer lobby.Pause(r)() // it is counted as a stream
@@ -108,7 +108,7 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller)
 	rc.SetReadDeadline(time.Time{})  // the server's own is for requests
 	rc.SetWriteDeadline(time.Time{}) // likewise; not supported: the server's own holds
 
-	a := answer{asked: q.Cursor, known: q.Cursor, limit: q.limit, memory: memory, places: []string{}, hub: map[string]json.RawMessage{}}
+	a := answer{asked: q.sub.Cursor, known: q.sub.Cursor, limit: q.limit, memory: memory, places: []string{}, hub: map[string]json.RawMessage{}}
 	end := time.AfterFunc(q.wait, func() { d.doors.Streams.Rest(c, stream) })
 	defer end.Stop()
 	due := time.Now().Add(q.wait)
