@@ -162,7 +162,7 @@ func (b *besides) judge(o *observed) (found []Finding) {
 
 // What is said of several doors.
 const (
-	notFound  = "%s is 404%s: the proxy sends the path elsewhere, or the hub is older than its doctor."
+	notFound  = "%s 404%s: the proxy sends the path elsewhere, or the hub is older than its doctor."
 	takesNone = "the hub takes no probe now%s."
 )
 
@@ -197,7 +197,7 @@ func notOpened(add addFunc, t *trial, origin string, http1 *trial) {
 	case t.status == http.StatusForbidden && strings.Contains(word, "CrossSite"):
 		add("origin", Trouble, "pages of %s get none%s. If that is the hub's own address, something on the way changes Host.", origin, t.detail())
 	case t.status == http.StatusNotFound:
-		add("not-found", Trouble, notFound, "the answer", t.detail())
+		add("not-found", Trouble, notFound, "the answer is", t.detail())
 	case t.status == http.StatusUpgradeRequired && word != "", t.status == http.StatusBadRequest && word != "":
 		add("no-upgrade", Trouble, "the hub was reached, but not asked for one."+taken)
 	case http1 != nil && http1.status == 0:
@@ -219,12 +219,14 @@ func (b *besides) judgePoll(add addFunc) {
 		add("works", Fine, "an answer came after %s.", seconds(b.wait))
 	case t.status == http.StatusNoContent:
 		add("hub-ended", Failed, "the hub answered after %s already: it drains.", seconds(t.lived))
+	case t.status == http.StatusUnauthorized && strings.Contains(t.problem(), "CredentialExpired"):
+		add("hub-ended", Failed, "the token expired after %s.", seconds(t.lived))
 	case t.busy():
 		add("busy", Failed, takesNone, t.detail())
 	case t.expired:
 		add("vanished", Trouble, "no answer came within %s.", seconds(t.lived))
 	case t.status == http.StatusNotFound:
-		add("not-found", Trouble, notFound, "the answer", t.detail())
+		add("not-found", Trouble, notFound, "the answer is", t.detail())
 	case t.status == 0 || t.status >= 500:
 		add("idle-cut", Trouble, "one that waits for %s is cut after %s (%s). Have clients ask for a shorter wait=, or raise the limit.", seconds(b.wait), seconds(t.lived), t.said())
 	default:
@@ -239,7 +241,7 @@ func (b *besides) judgeSignalR(add addFunc, o *observed) {
 	held := o.flow(func(string, Severity, string, ...any) {}) || o.kept()
 	switch {
 	case t.status == http.StatusNotFound:
-		add("not-found", Trouble, notFound, "the answer to POST /signalr/negotiate", t.detail())
+		add("not-found", Trouble, notFound, "POST /signalr/negotiate is answered", t.detail())
 	case t.status != http.StatusNoContent:
 		add("refused", Trouble, "POST /signalr/negotiate fails: %s%s", t.said(), t.detail())
 	case b.signalr.hello == nil && held:

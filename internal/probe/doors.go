@@ -68,7 +68,7 @@ func (s *Server) Poll(w http.ResponseWriter, r *http.Request, who *access.Caller
 	err = nil
 	select {
 	case <-time.After(p.lasts):
-	case <-endOf(who):
+	case <-endOf(who.Expires()):
 		err = access.ErrExpired
 	case <-s.streams.Drained():
 	case <-r.Context().Done():

@@ -133,7 +133,7 @@ func (s *Server) open(r *http.Request, who *access.Caller, encoding delivery.Enc
 		s.told[id] = o
 		s.mu.Unlock()
 	}
-	go s.run(o, words, p, endOf(who), gone)
+	go s.run(o, words, p, who.Expires(), gone)
 	return stream, nil
 }
 
@@ -150,18 +150,18 @@ func (s *Server) take(r *http.Request, holder event.TenantProfile) (over func(),
 	return s.limits.Probe(holder)
 }
 
-// endOf is when a caller's credential ends; nil: never.
-func endOf(who *access.Caller) <-chan time.Time {
-	if who.Expires().IsZero() {
+// endOf tells when a credential ends that expires; nil: never.
+func endOf(expires time.Time) <-chan time.Time {
+	if expires.IsZero() {
 		return nil
 	}
-	return time.After(time.Until(who.Expires()))
+	return time.After(time.Until(expires))
 }
 
 // run has a goroutine to itself: probes are few, and their times must not depend on
 // what else the hub does.
-func (s *Server) run(o *openProbe, words *delivery.Encoder, p probe, expired <-chan time.Time, gone <-chan struct{}) {
-	end := time.After(p.lasts)
+func (s *Server) run(o *openProbe, words *delivery.Encoder, p probe, expires time.Time, gone <-chan struct{}) {
+	end, expired := time.After(p.lasts), endOf(expires)
 	var ticks <-chan time.Time // nil: never
 	if p.every > 0 {
 		ticks = time.Tick(p.every)
