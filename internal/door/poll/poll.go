@@ -1,6 +1,7 @@
 package poll
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/door"
+	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/problem"
@@ -107,18 +109,23 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller)
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Time{})  // the server's own is for requests
 	rc.SetWriteDeadline(time.Time{}) // likewise; not supported: the server's own holds
-
 	a := answer{asked: q.sub.Cursor, known: q.sub.Cursor, limit: q.limit, memory: memory, places: []string{}, hub: map[string]json.RawMessage{}}
-	end := time.AfterFunc(q.wait, func() { d.doors.Streams.Rest(c, stream) })
-	defer end.Stop()
-	due := time.Now().Add(q.wait)
-	a.first = func() { end.Reset(min(gatherTime, time.Until(due))) }
-	d.doors.Streams.Engine().Hand(r.Context(), stream, a.take)
+	d.gather(r.Context(), &a, c, stream, q.wait)
 	rc.SetWriteDeadline(time.Now().Add(writeTime))
 	if d.doors.Streams.Draining() {
 		w.Header().Set("Connection", "close") // the next poll goes to another hub
 	}
 	return a.write(w)
+}
+
+// gather adds to an answer what comes on a connection's stream: until there is enough, for a while
+// after the first event, or until the client is to wait no longer.
+func (d *Door) gather(ctx context.Context, a *answer, c *delivery.Connection, stream *engine.Stream, wait time.Duration) {
+	due := time.Now().Add(wait)
+	end := time.AfterFunc(wait, func() { d.doors.Streams.Rest(c, stream) })
+	defer end.Stop()
+	a.first = func() { end.Reset(min(gatherTime, time.Until(due))) }
+	d.doors.Streams.Engine().Hand(ctx, stream, a.take)
 }
 
 func header(w http.ResponseWriter) {

@@ -36,21 +36,13 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pa
 		told(w, r, records, over, p.end)
 		return nil
 	}
-	isNew := time.Until(pass.Opens) > opening-firstPoll
-	id, known := d.opened.of(pass.Session)
-	if id == own {
+	id, err := d.holder(r, pass, who)
+	switch {
+	case err != nil:
+		return err
+	case id == own:
 		return errEnded
-	}
-	if !known {
-		err := d.mayAskAll(r, who)
-		if err != nil {
-			return err
-		}
-		if id, err = d.cluster.FindPolled(r.Context(), pass.Session, pass.who()); err != nil && !isNew {
-			return err
-		}
-	}
-	if id != uuid.Nil {
+	case id != uuid.Nil:
 		d.opened.add(pass.Session, id)
 		return d.pollElsewhere(w, r, pass, id)
 	}
@@ -65,6 +57,23 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pa
 		return err
 	}
 	return plain(w, http.StatusOK, nil)
+}
+
+// holder is the id of a session's connection, at the hub that has opened it, or had; zero: none is
+// known to.
+func (d *Door) holder(r *http.Request, pass Pass, who *access.Caller) (uuid.UUID, error) {
+	if id, known := d.opened.of(pass.Session); known {
+		return id, nil
+	}
+	if err := d.mayAskAll(r, who); err != nil {
+		return uuid.Nil, err
+	}
+	isNew := time.Until(pass.Opens) > opening-firstPoll
+	id, err := d.cluster.FindPolled(r.Context(), pass.Session, pass.who())
+	if isNew {
+		err = nil
+	}
+	return id, err
 }
 
 // pollElsewhere asks the hub that holds a session.
