@@ -203,8 +203,7 @@ func (r *reading) take(from *beginning, msg jetstream.Msg) {
 	r.at = meta.Sequence.Stream
 	kept := from.keptAt(time.Now(), meta)
 	if err := r.hand(msg, kept, r.at); err != nil {
-		r.keeper.unread.Add(1)
-		r.keeper.cfg.Logger.Error("a duty, or an acknowledgement, cannot be read: another version may have kept it", "subject", msg.Subject(), "err", err)
+		r.keeper.notUnderstood(msg.Subject(), err)
 		if r.unread == 0 {
 			r.unread = r.at
 		}

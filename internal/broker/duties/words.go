@@ -176,8 +176,7 @@ func (k *Keeper) hearEnded(msg *nats.Msg) {
 		a, err = w.acknowledgement()
 	}
 	if err != nil {
-		k.unread.Add(1)
-		k.cfg.Logger.Warn("what a connection of another hub had not acknowledged cannot be read: another version may have told it", "err", err)
+		k.notUnderstood(msg.Subject, err)
 		return
 	}
 	if w.Left > 0 {
