@@ -252,3 +252,21 @@ func TestAProbeLivesAsLongAsItsToken(t *testing.T) {
 		is.NoErr(hub.streams.Engine().Close(last))
 	})
 }
+
+// A probe of the door for polls waits no longer than its token lasts.
+func TestAProbeOfPollsLivesAsLongAsItsToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		logger := slog.New(slog.DiscardHandler)
+		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Plain: true, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second}, nil, Reporting{})
+		api := NewAPI(hub, newAuth(t, access.Config{Secret: testSecret}), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
+		start := time.Now()
+		r := httptest.NewRequest("GET", "/v1/poll?doctor=true&for=5m", nil)
+		r.Header.Set("Authorization", bearer(t, "exp", start.Add(time.Minute).Unix(), "scope", "publish"))
+		w := httptest.NewRecorder()
+		checked(t, api.Handler()).ServeHTTP(w, r)
+		is.Equal(w.Code, http.StatusUnauthorized)
+		is.True(strings.Contains(w.Body.String(), `"code":"CredentialExpired"`))
+		is.True(time.Since(start) > 59*time.Second && time.Since(start) <= time.Minute)
+	})
+}

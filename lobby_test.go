@@ -135,6 +135,63 @@ func TestManyPeopleOfOneAddress(t *testing.T) {
 	}
 }
 
+// Many who poll behind one address are no attack either: over HTTP/2, where each request has a place in
+// the lobby, a poll that waits leaves it.
+func TestManyWhoPollOfOneAddress(t *testing.T) {
+	is := is.New(t)
+	url := startHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=1")
+	transport := hubtest.TransportTo(false, true, nil, func(context.Context, string, string) (net.Conn, error) {
+		return dialAs(t, strings.TrimPrefix(url, "http://"), proxyV1("203.0.113.7")), nil
+	})
+	defer transport.CloseIdleConnections()
+	far, near := &http.Client{Transport: transport}, &hubtest.Hub{URL: url, Client: &http.Client{}}
+	call := func(client *http.Client, method, path string) (status int, err error) {
+		req, err := http.NewRequestWithContext(t.Context(), method, url+path, nil)
+		is.NoErr(err)
+		req.Header.Set("Authorization", bearer(t))
+		res, err := client.Do(req)
+		if err != nil {
+			return 0, err
+		}
+		defer res.Body.Close()
+		_, err = io.Copy(io.Discard, res.Body)
+		return res.StatusCode, err
+	}
+	const people = 3
+	var sessions []string
+	over := make(chan error, people)
+	for range people {
+		_, answer := near.Do(t, "POST", "/signalr/negotiate?negotiateVersion=1", "", "Authorization", bearer(t))
+		session := "/signalr?id=" + answer["connectionToken"].(string)
+		sessions = append(sessions, session)
+		for range 2 { // the second is told hub.ready
+			status, err := call(near.Client, "GET", session)
+			is.NoErr(err)
+			is.Equal(status, http.StatusOK)
+		}
+		go func() {
+			for status, err := 0, error(nil); status != http.StatusNotFound; { // until the session has ended
+				if status, err = call(far, "GET", session); err != nil {
+					over <- err
+					return
+				}
+			}
+			over <- nil
+		}()
+		for status := http.StatusOK; status == http.StatusOK && len(over) == 0; { // until a poll of the other takes its place, and waits
+			var err error
+			status, err = call(near.Client, "GET", session)
+			is.NoErr(err)
+		}
+		is.Equal(len(over), 0)
+	}
+	for _, session := range sessions {
+		_, err := call(near.Client, "DELETE", session)
+		is.NoErr(err)
+		is.NoErr(<-over)
+	}
+}
+
 // Over TLS a stream is net/http's until it ends, and leaves the lobby all the same; with
 // HTTP/2 its connection does.
 func TestTheLobbyOverTLS(t *testing.T) {

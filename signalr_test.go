@@ -15,9 +15,11 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/door/signalr"
 	"realtimehub/internal/event"
+	"realtimehub/internal/plan"
 )
 
 // hubsSecrets are what all hubs of these tests share.
@@ -361,6 +363,20 @@ func TestSignalRTurnedAway(t *testing.T) {
 	is.Equal(res.StatusCode, http.StatusServiceUnavailable)
 	is.True(strings.Contains(text, `"code":"HubFull"`))
 	is.True(res.Header.Get("Retry-After") != "")
+}
+
+// Who polls and has no room left for it is turned away like any stream, which is counted.
+func TestSignalRPollWithoutRoom(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Quotas = allowance.New(plan.Memory{State: 64 << 10}) }).nodes[0]
+	s := h.negotiate(t, asMe)
+	before := h.Stats().Refused[delivery.CloseCapacity]
+	res, text := s.call(t, "GET", "")
+	is.Equal(res.StatusCode, http.StatusServiceUnavailable)
+	is.True(res.Header.Get("Retry-After") != "")
+	t.Log(text)
+	is.Equal(h.Stats().Refused[delivery.CloseCapacity], before+1)
 }
 
 // Events of any JSON are one record each.

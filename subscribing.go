@@ -36,6 +36,11 @@ func opensStream(pattern string) bool {
 	return pattern == streamRoute || pattern == socketRoute || pattern == signalrRoute
 }
 
+// isStream says that a request opens a stream, which pays for itself. A poll is a call.
+func isStream(pattern string, r *http.Request) bool {
+	return opensStream(pattern) && !(pattern == signalrRoute && signalr.Polls(r))
+}
+
 // probes is what the doctor examines at the doors: the same routes as their clients', for whoever
 // may ask doctorRoute.
 func (a *api) probes() map[string]handler {
@@ -96,18 +101,20 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *access.
 // status: a page sees none of a WebSocket's, and stock EventSource gives up on any but 200. Its
 // token may be good later.
 func (s *subscriber) refuses(w http.ResponseWriter, r *http.Request, pattern string, err error) bool {
-	away := &delivery.TurnedAway{Reason: delivery.CloseRefused, Problem: problem.JSON(err)}
 	later, ok := errors.AsType[*access.Refusal](err)
 	pending := ok && later.Later()
-	if pending {
-		away = &delivery.TurnedAway{Reason: delivery.ClosePending, After: later.After}
-	}
 	turnAway := s.turnAway
 	switch {
 	case pattern == socketRoute && websocket.Check(r) == nil:
 		turnAway = s.socket.TurnAway
 	case pattern != streamRoute || !pending:
 		return false
+	}
+	away := &delivery.TurnedAway{Reason: delivery.ClosePending}
+	if pending {
+		away.After = later.After
+	} else {
+		away.Reason, away.Problem = delivery.CloseRefused, problem.JSON(err)
 	}
 	s.hub.streams.Refused(away.Reason, err)
 	turnAway(w, r, away)

@@ -88,10 +88,9 @@ func New(cfg Config) *Cluster {
 	peers := cfg.Peers
 	c := &Cluster{
 		cfg: cfg, presence: cfg.Presence, typists: cfg.Typists, peers: peers, back: cfg.Back,
-		remotes: remotes{quotas: cfg.Pools}, own: map[string]*ownConns{}, returned: make(chan struct{}, returnedAtOnce),
+		remotes: remotes{quotas: cfg.Pools}, askers: askers{peers: peers, counts: cfg.Delivery.Counts}, own: map[string]*ownConns{},
+		following: following{places: make(chan struct{}, followAtOnce)}, returned: make(chan struct{}, returnedAtOnce),
 	}
-	c.askers.peers, c.askers.counts = peers, cfg.Delivery.Counts
-	c.following.places = make(chan struct{}, followAtOnce)
 	cfg.Delivery.Streams.Observe(c)
 	if peers != nil {
 		c.owed = &owed{
@@ -231,10 +230,10 @@ func (c *Cluster) Changed(tenant string, changes []SessionChange, known bool, at
 	}
 	known = known && !c.following.news(tenant)
 	lost := c.peers.Lost()
+	if asked := slices.DeleteFunc(slices.Clone(changes), func(s SessionChange) bool { return s.Client == "" }); len(asked) > 0 {
+		go c.supersede(tenant, asked) // it waits for a tenant that may be busy
+	}
 	for _, s := range changes {
-		if s.Client != "" { // it waits for a tenant that may be busy
-			go c.cfg.Delivery.Streams.Supersede(event.TenantProfile{Tenant: tenant, Profile: s.Profile}, s.Client, s.AskedAt)
-		}
 		now := c.remotes.change(tenant, s)
 		who := event.TenantProfile{Tenant: tenant, Profile: now.who}
 		switch now.kind {
@@ -248,6 +247,13 @@ func (c *Cluster) Changed(tenant string, changes []SessionChange, known bool, at
 			}
 			c.presence.Went(who, now.usedAt, c.wentAt(s.ID, now, at))
 		}
+	}
+}
+
+// supersede ends what connections clients have here that have asked another hub since.
+func (c *Cluster) supersede(tenant string, asked []SessionChange) {
+	for _, s := range asked {
+		c.cfg.Delivery.Streams.Supersede(event.TenantProfile{Tenant: tenant, Profile: s.Profile}, s.Client, s.AskedAt)
 	}
 }
 

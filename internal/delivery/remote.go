@@ -47,7 +47,7 @@ func (t *Tenants) CountRemote(ctx context.Context, events []*event.Event) (resul
 	var places []int // of those in events
 	for i, e := range events {
 		var known bool
-		if remotes[i], known = t.countKnown(ctx, e); !known {
+		if remotes[i], known = t.countKnown(e); !known {
 			asked, places = append(asked, e), append(places, i)
 		}
 	}
@@ -82,15 +82,15 @@ func (t *Tenants) countAnyway(ctx context.Context, e *event.Event) int {
 
 // countKnown is what is known here of an event's target; known says whether that is also how
 // many connections other hubs hold.
-func (t *Tenants) countKnown(ctx context.Context, e *event.Event) (r Remote, known bool) {
+func (t *Tenants) countKnown(e *event.Event) (r Remote, known bool) {
 	r.Members = -1
 	if !t.SureNow() {
 		return r, true // this is only told, and not waited for
 	}
 	tenant := (*tenant)(nil)
 	in, ofRoom := e.Target.Room()
-	if ofRoom {
-		tenant, _ = t.roomsLocked(ctx, e.TenantID)
+	if ofRoom { // which EnsureRooms has waited for as long as an event waits
+		tenant, _ = t.roomsLocked(over, e.TenantID)
 	} else {
 		tenant = t.find(e.TenantID)
 	}

@@ -122,33 +122,20 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	others := besides{socket: o, origin: cmp.Or(cfg.Origin, u.Scheme+"://"+u.Host)}
 	o.greet(ctx, base)
 	finding, failed := o.failure()
-	if failed {
+	switch {
+	case failed && ofAllDoors[finding.Code]:
+		report.Findings, report.Verdict = []Finding{finding}, Failed
+		return report, ctx.Err()
+	case failed:
+		others.examine(ctx, base)
 		report.Findings = []Finding{finding}
-	} else {
+	default:
 		base.http1 = o.brief.status != http.StatusOK // HTTP/2 failed, and is a finding
 		o.crowd(ctx, base)
-	}
-	if failed && ofAllDoors[finding.Code] {
-		report.Verdict = Failed
-		return report, ctx.Err()
-	}
-	var all sync.WaitGroup
-	begun := make(chan struct{})
-	all.Go(func() {
-		if !failed {
-			select { // where there is room for few streams, it is the others that find none
-			case <-begun:
-			case <-time.After(o.stagger + together): // the silent one is held back, or refused
-			}
-		}
-		others.examine(ctx, base)
-	})
-	if !failed {
-		o.examine(ctx, base, cfg.Progress, func(*Hello) { close(begun) })
+		o.examineBeside(ctx, base, cfg.Progress, &others)
 		report.Ticking, report.Silent = o.ticking.outcome(), o.silent.outcome()
 		report.Findings = judge(o)
 	}
-	all.Wait()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -218,6 +205,22 @@ func (o *observed) leave(ctx context.Context, base probe) {
 			return
 		}
 	}
+}
+
+// examineBeside is examine, and examines the other doors once both long probes have begun: where
+// there is room for few streams, it is the others that find none.
+func (o *observed) examineBeside(ctx context.Context, base probe, tell func(Progress), others *besides) {
+	begun := make(chan struct{})
+	var all sync.WaitGroup
+	all.Go(func() {
+		select {
+		case <-begun:
+		case <-time.After(o.stagger + together): // the silent one is held back, or refused
+		}
+		others.examine(ctx, base)
+	})
+	o.examine(ctx, base, tell, func(*Hello) { close(begun) })
+	all.Wait()
 }
 
 // examine has both long probes run at once: what ends one may not end the other. begun is called once

@@ -160,6 +160,12 @@ func (b *besides) judge(o *observed) (found []Finding) {
 	return found
 }
 
+// What is said of several doors.
+const (
+	notFound  = "%s 404%s: the proxy sends the path elsewhere, or the hub is older than its doctor."
+	takesNone = "the hub takes no probe now%s."
+)
+
 // judgeSocket is about WebSocket.
 func (b *besides) judgeSocket(add addFunc, o *observed) {
 	s := &b.socket
@@ -167,14 +173,13 @@ func (b *besides) judgeSocket(add addFunc, o *observed) {
 		notOpened(add, &s.brief, b.origin, o.http1)
 		return
 	}
-	var held bool
-	fine := func(code string, severity Severity, format string, args ...any) {
+	faults := func(code string, severity Severity, format string, args ...any) {
 		if severity != Fine {
 			add(code, severity, format, args...)
 		}
 	}
-	held = s.flow(fine)
-	s.cuts(fine, held)
+	held := s.flow(faults)
+	s.cuts(faults, held)
 	if s.ticking.done && s.silent.done && !held {
 		add("works", Fine, "it opens after %s, and lived its whole %s, with events and silent.", millis(s.brief.firstByte), seconds(s.lasts))
 	}
@@ -186,13 +191,13 @@ func notOpened(add addFunc, t *trial, origin string, http1 *trial) {
 	word := t.problem()
 	switch {
 	case t.busy():
-		add("busy", Failed, "the hub takes no probe now%s.", t.detail())
+		add("busy", Failed, takesNone, t.detail())
 	case t.status == http.StatusSwitchingProtocols && t.err != errAccept:
 		add("buffered", Trouble, "it was opened, but nothing came for %s: something on the way takes the messages and keeps them.", seconds(t.lived))
 	case t.status == http.StatusForbidden && strings.Contains(word, "CrossSite"):
 		add("origin", Trouble, "pages of %s get none%s. If that is the hub's own address, something on the way changes Host.", origin, t.detail())
 	case t.status == http.StatusNotFound:
-		add("not-found", Trouble, "the answer is 404%s: the proxy sends the path elsewhere, or the hub is older than its doctor.", t.detail())
+		add("not-found", Trouble, notFound, "the answer is", t.detail())
 	case t.status == http.StatusUpgradeRequired && word != "", t.status == http.StatusBadRequest && word != "":
 		add("no-upgrade", Trouble, "the hub was reached, but not asked for one."+taken)
 	case http1 != nil && http1.status == 0:
@@ -214,12 +219,14 @@ func (b *besides) judgePoll(add addFunc) {
 		add("works", Fine, "an answer came after %s.", seconds(b.wait))
 	case t.status == http.StatusNoContent:
 		add("hub-ended", Failed, "the hub answered after %s already: it drains.", seconds(t.lived))
+	case t.status == http.StatusUnauthorized && strings.Contains(t.problem(), "CredentialExpired"):
+		add("hub-ended", Failed, "the token expired after %s.", seconds(t.lived))
 	case t.busy():
-		add("busy", Failed, "the hub takes no probe now%s.", t.detail())
+		add("busy", Failed, takesNone, t.detail())
 	case t.expired:
 		add("vanished", Trouble, "no answer came within %s.", seconds(t.lived))
 	case t.status == http.StatusNotFound:
-		add("not-found", Trouble, "the answer is 404%s: the proxy sends the path elsewhere, or the hub is older than its doctor.", t.detail())
+		add("not-found", Trouble, notFound, "the answer is", t.detail())
 	case t.status == 0 || t.status >= 500:
 		add("idle-cut", Trouble, "one that waits for %s is cut after %s (%s). Have clients ask for a shorter wait=, or raise the limit.", seconds(b.wait), seconds(t.lived), t.said())
 	default:
@@ -234,7 +241,7 @@ func (b *besides) judgeSignalR(add addFunc, o *observed) {
 	held := o.flow(func(string, Severity, string, ...any) {}) || o.kept()
 	switch {
 	case t.status == http.StatusNotFound:
-		add("not-found", Trouble, "POST /signalr/negotiate is answered 404%s: the proxy sends the path elsewhere, or the hub is older than its doctor.", t.detail())
+		add("not-found", Trouble, notFound, "POST /signalr/negotiate is answered", t.detail())
 	case t.status != http.StatusNoContent:
 		add("refused", Trouble, "POST /signalr/negotiate fails: %s%s", t.said(), t.detail())
 	case b.signalr.hello == nil && held:

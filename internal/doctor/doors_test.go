@@ -66,6 +66,7 @@ func TestJudgeDoors(t *testing.T) {
 		"a poll refused":      {func(b *besides, _ *observed) { b.poll = trial{status: 418} }, []string{"trouble poll: refused"}, "418"},
 		"a poll, busy":        {func(b *besides, _ *observed) { b.poll = answer(503, "ProbesBusy") }, []string{"failed poll: busy"}, "no probe now"},
 		"a poll, drained":     {func(b *besides, _ *observed) { b.poll.lived = time.Second }, []string{"failed poll: hub-ended"}, "drains"},
+		"a poll, expired":     {func(b *besides, _ *observed) { b.poll = answer(401, "CredentialExpired") }, []string{"failed poll: hub-ended"}, "the token expired"},
 		"a short watch":       {func(b *besides, _ *observed) { b.wait, b.poll.lived = time.Second, time.Second }, []string{"note poll: unproven"}, "-for 25s"},
 		"SignalR, no Upgrade": {func(b *besides, _ *observed) { b.signalr = trial{status: 426} }, []string{"note signalr: no-upgrade"}, "or polls instead"},
 		"SignalR, and streams held": {func(b *besides, o *observed) {

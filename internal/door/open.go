@@ -85,7 +85,12 @@ func (o *Opener) Refusal(tenant string, err error) error {
 // called: it stays longer than the connection is known, where the client does not read. An error
 // is like one of Open.
 func (o *Opener) Hold(r *http.Request, who event.TenantProfile) (over func(), err error) {
-	n := handlerBytes + request.HeadBytes(r)
+	return o.Keep(who, handlerBytes+request.HeadBytes(r))
+}
+
+// Keep takes so many bytes for a person's stream, until over is called. An error is like one of
+// Open.
+func (o *Opener) Keep(who event.TenantProfile, n int64) (over func(), err error) {
 	if err := o.Quotas.Keep(who, n, true); err != nil {
 		return nil, o.Streams.TurnAway(who.Tenant, err)
 	}

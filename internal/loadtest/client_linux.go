@@ -199,8 +199,12 @@ func (s *stream) say(text string) error { return s.send(fromClient(ws.OpText, te
 
 // send sends what the kernel has room for: it is little.
 func (s *stream) send(frame []byte) error {
-	if n, err := syscall.Write(s.fd, frame); n < len(frame) {
-		return fmt.Errorf("write: %d bytes of %d: %w", n, len(frame), err)
+	n, err := syscall.Write(s.fd, frame)
+	if err == nil && n < len(frame) {
+		err = fmt.Errorf("only %d bytes of %d", n, len(frame))
+	}
+	if err != nil {
+		return fmt.Errorf("write: %w", err)
 	}
 	return nil
 }

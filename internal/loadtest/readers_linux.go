@@ -127,8 +127,11 @@ func (r *readers) publish(n int) error {
 		}
 		said, err := io.ReadAll(answer.Body)
 		answer.Body.Close()
-		if err != nil || answer.StatusCode/100 != 2 {
-			return fmt.Errorf("publish: answered %s %.200s: %w", answer.Status, said, err)
+		if err != nil {
+			return err
+		}
+		if answer.StatusCode/100 != 2 {
+			return fmt.Errorf("publish: answered %s %.200s", answer.Status, said)
 		}
 		if err := r.until("the event at all streams", func() bool { return r.events.Load() >= want }); err != nil {
 			return err

@@ -106,7 +106,7 @@ func (b *bench) secureBy(w way) (its secured, err error) {
 	defer hub.stop()
 	measured := hub
 	if w.proxy {
-		if measured, err = b.nginx(hub.addr.String(), cert, key); err != nil {
+		if measured, err = b.proxy(hub.addr.String(), cert, key); err != nil {
 			return its, err
 		}
 		defer measured.stop()

@@ -22,21 +22,6 @@ import (
 	"time"
 )
 
-const (
-	nginxPath  = "/usr/sbin/nginx"
-	nchanPath  = "/usr/lib/nginx/modules/ngx_nchan_module.so"
-	needsNchan = "nchan is missing: install the Debian packages nginx and libnginx-mod-nchan"
-)
-
-func hasNchan() bool {
-	for _, path := range []string{nginxPath, nchanPath} {
-		if _, err := os.Stat(path); err != nil {
-			return false
-		}
-	}
-	return true
-}
-
 // payload is what every event carries, the same to every server.
 var payload = strings.Repeat("0123456789", 20)
 
@@ -250,103 +235,6 @@ func (n *nursery) bare() (*server, error) {
 		cmd := exec.Command("/proc/self/exe")
 		cmd.Env = append(os.Environ(), "GOMAXPROCS=1", bareVariable+"="+addr)
 		return cmd, nil
-	})
-}
-
-const nginxConfig = `load_module %s;
-%s
-daemon off;
-pid %[3]s/nginx.pid;
-worker_processes 1;
-worker_rlimit_nofile 20000;
-error_log stderr error;
-events { worker_connections 16384; }
-http {
-	access_log off;
-	client_body_temp_path %[3]s/body;
-	proxy_temp_path %[3]s/proxy;
-	fastcgi_temp_path %[3]s/fastcgi;
-	uwsgi_temp_path %[3]s/uwsgi;
-	scgi_temp_path %[3]s/scgi;
-	keepalive_requests 100000000;
-	nchan_max_reserved_memory 512M;
-	server {
-		listen %[4]s;
-		location /sub { nchan_subscriber eventsource; nchan_channel_id $arg_id all; }
-		location /pub {
-			nchan_publisher;
-			nchan_channel_id $arg_id;
-			nchan_message_buffer_length 1000;
-			nchan_message_timeout 1m;
-		}
-	}
-}
-`
-
-func (n *nursery) nchan() (*server, error) {
-	return n.start("nchan", func(addr string) (*exec.Cmd, error) {
-		user := ""
-		if os.Getuid() == 0 {
-			user = "user root;"
-		}
-		path := filepath.Join(n.dir, "nginx.conf")
-		config := fmt.Sprintf(nginxConfig, nchanPath, user, n.dir, addr)
-		if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
-			return nil, err
-		}
-		return exec.Command(nginxPath, "-p", n.dir, "-e", "stderr", "-c", path), nil
-	})
-}
-
-// nginxProxy is what docs/recipes.md has of nginx, and no more.
-const nginxProxy = `%s
-daemon off;
-pid %[2]s/proxy.pid;
-worker_processes 1;
-worker_rlimit_nofile 40000;
-error_log stderr error;
-events { worker_connections 32768; }
-http {
-	access_log off;
-	client_body_temp_path %[2]s/body;
-	proxy_temp_path %[2]s/proxy;
-	fastcgi_temp_path %[2]s/fastcgi;
-	uwsgi_temp_path %[2]s/uwsgi;
-	scgi_temp_path %[2]s/scgi;
-	server {
-		listen %[3]s ssl http2;
-		ssl_certificate %[4]s;
-		ssl_certificate_key %[5]s;
-		location / {
-			proxy_http_version 1.1;
-			proxy_set_header Connection "";
-			proxy_set_header Host $http_host;
-			proxy_pass http://%[6]s;
-			proxy_buffering off;
-			proxy_read_timeout 45s;
-		}
-	}
-}
-`
-
-func hasNginx() bool {
-	_, err := os.Stat(nginxPath)
-	return err == nil
-}
-
-// nginx starts a proxy with TLS and HTTP/2 before a hub.
-func (n *nursery) nginx(hub, cert, key string) (*server, error) {
-	return n.start("proxy", func(addr string) (*exec.Cmd, error) {
-		user := ""
-		if os.Getuid() == 0 {
-			user = "user root;"
-		}
-		path := filepath.Join(n.dir, "proxy.conf")
-		config := fmt.Sprintf(nginxProxy, user, n.dir, addr, cert, key, hub)
-		if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
-			return nil, err
-		}
-		return exec.Command(nginxPath, "-p", n.dir, "-e", "stderr", "-c", path), nil
 	})
 }
 

@@ -65,12 +65,18 @@ func (s *Server) Poll(w http.ResponseWriter, r *http.Request, who *access.Caller
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Time{}) // the server's own is for requests
 	rc.SetWriteDeadline(time.Time{})
+	err = nil
 	select {
 	case <-time.After(p.lasts):
+	case <-endOf(who.Expires()):
+		err = access.ErrExpired
 	case <-s.streams.Drained():
 	case <-r.Context().Done():
 	}
 	rc.SetWriteDeadline(time.Now().Add(writeTime))
+	if err != nil {
+		return err
+	}
 	return answer.NoContent(w)
 }
 

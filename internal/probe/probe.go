@@ -150,16 +150,21 @@ func (s *Server) take(r *http.Request, holder event.TenantProfile) (over func(),
 	return s.limits.Probe(holder)
 }
 
+// endOf tells when a credential ends that expires; nil: never.
+func endOf(expires time.Time) <-chan time.Time {
+	if expires.IsZero() {
+		return nil
+	}
+	return time.After(time.Until(expires))
+}
+
 // run has a goroutine to itself: probes are few, and their times must not depend on
 // what else the hub does.
 func (s *Server) run(o *openProbe, words *delivery.Encoder, p probe, expires time.Time, gone <-chan struct{}) {
-	end := time.After(p.lasts)
-	var ticks, expired <-chan time.Time // nil: never
+	end, expired := time.After(p.lasts), endOf(expires)
+	var ticks <-chan time.Time // nil: never
 	if p.every > 0 {
 		ticks = time.Tick(p.every)
-	}
-	if !expires.IsZero() {
-		expired = time.After(time.Until(expires))
 	}
 	for seq := 0; ; {
 		select {

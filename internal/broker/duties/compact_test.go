@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
@@ -21,6 +22,7 @@ import (
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/outbox"
 	"realtimehub/internal/plan"
+	"realtimehub/internal/testkit"
 )
 
 // judgedBy has a keeper that does not lead read all that is kept, and judge it without a turn of
@@ -252,6 +254,26 @@ func TestWhatIsNotUnderstoodStays(t *testing.T) {
 	is.Equal(k.unread.Load(), int64(1))
 	judgedBy(t, k)
 	is.Equal(k.unread.Load(), int64(2))
+}
+
+// Hubs of another version tell of each connection that ends: what is not understood of it is counted,
+// and logged once a second.
+func TestWhatIsNotUnderstoodIsLoggedNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		logs := &testkit.Buffer{}
+		k := &Keeper{cfg: Config{Logger: slog.New(slog.NewTextHandler(logs, nil))}}
+		ended := &nats.Msg{Subject: "rt.dutyended", Data: []byte("?")}
+		for range 1000 {
+			k.hearEnded(ended)
+		}
+		is.Equal(strings.Count(logs.String(), "\n"), 1)
+		time.Sleep(time.Second)
+		k.hearEnded(ended)
+		is.Equal(strings.Count(logs.String(), "\n"), 2)
+		is.True(strings.Contains(logs.String(), "subject=rt.dutyended times=1000"))
+		is.Equal(k.unread.Load(), int64(1001))
+	})
 }
 
 // What a judge keeps anew is as it was: how much is left, when each acknowledged, who was

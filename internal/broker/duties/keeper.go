@@ -18,6 +18,7 @@ import (
 	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/duty"
 	"realtimehub/internal/history"
+	"realtimehub/internal/pace"
 )
 
 // Config is what a keeper needs to know.
@@ -48,6 +49,7 @@ type Keeper struct {
 	judge   atomic.Pointer[duty.Judge] // nil: another hub judges
 	words   words
 	unread  atomic.Int64 // messages that were not understood
+	telling pace.Counter // of them
 	lost    atomic.Int64 // acknowledgements that were not kept
 	full    atomic.Bool  // the stream is past its bound, as far as who judges knows
 	lastUse atomic.Pointer[time.Time]
@@ -261,6 +263,15 @@ func (k *Keeper) settle(ctx context.Context, read *reading) error {
 		}
 	}
 	return read.catchUp(ctx)
+}
+
+// notUnderstood counts a message of a subject, which another version may have kept or told. There may
+// be very many.
+func (k *Keeper) notUnderstood(subject string, err error) {
+	k.unread.Add(1)
+	if times, due := k.telling.Due(time.Now()); due {
+		k.cfg.Logger.Error("a duty, or an acknowledgement, cannot be read: another version may have kept it", "subject", subject, "times", times, "err", err)
+	}
 }
 
 // Stats implements duty.Keeper: what is judged here.

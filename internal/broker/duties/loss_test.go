@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/duty"
 	"realtimehub/internal/event"
@@ -50,6 +51,31 @@ func TestAnEndThatIsLost(t *testing.T) {
 		next := judgedBy(t, k)
 		return next.knows(lost[0]) && next.knows(lost[1]) && next.knows(again[0]) && next.knows(again[1])
 	})
+}
+
+// A message of a stream of before comes late, when another is read already: what it has is not taken
+// for kept at its place.
+func TestAMessageOfAStreamBefore(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	k := reader(t)
+	d := dutyOf(1, time.Hour, "a")
+	is.NoErr(k.Open(t.Context(), d))
+	read := &reading{keeper: k, moved: make(chan struct{}), judge: duty.NewJudge(k.duty)}
+	is.NoErr(read.follow(t.Context()))
+	is.NoErr(read.catchUp(t.Context()))
+	before := read.begun
+	consumer, err := k.js.OrderedConsumer(t.Context(), k.stream.Name, jetstream.OrderedConsumerConfig{FilterSubjects: []string{k.prefix + ".open.>"}})
+	is.NoErr(err)
+	late, err := consumer.Next()
+	is.NoErr(err)
+	is.NoErr(k.js.DeleteStream(t.Context(), k.stream.Name))
+	is.NoErr(k.make(t.Context(), k.js))
+	is.NoErr(read.follow(t.Context()))
+	defer read.now().Stop()
+	read.take(before, late)
+	lost, _, _ := read.judge.KeptUpTo(0)
+	is.Equal(len(lost), 1) // and is kept anew
 }
 
 // The stream is deleted and the lease with it, so that whoever judged does so no more: it leaves all

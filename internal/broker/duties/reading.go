@@ -195,20 +195,18 @@ func (r *reading) take(from *beginning, msg jetstream.Msg) {
 	if err != nil {
 		return
 	}
-	kept := from.keptAt(time.Now(), meta)
-	err = r.hand(msg, kept, meta.Sequence.Stream)
-	if err != nil {
-		r.keeper.unread.Add(1)
-		r.keeper.cfg.Logger.Error("a duty, or an acknowledgement, cannot be read: another version may have kept it", "subject", msg.Subject(), "err", err)
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if from != r.begun { // it is read anew meanwhile
+	if from != r.begun { // it is read anew meanwhile, and the judge must not take an old place for one of the new stream
 		return
 	}
 	r.at = meta.Sequence.Stream
-	if err != nil && r.unread == 0 {
-		r.unread = r.at
+	kept := from.keptAt(time.Now(), meta)
+	if err := r.hand(msg, kept, r.at); err != nil {
+		r.keeper.notUnderstood(msg.Subject(), err)
+		if r.unread == 0 {
+			r.unread = r.at
+		}
 	}
 	r.passed.pass(r.at, kept)
 	r.bytes += int64(len(msg.Data()))

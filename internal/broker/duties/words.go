@@ -50,10 +50,7 @@ func (k *Keeper) Acknowledge(a duty.Acknowledgement) {
 			k.cfg.Logger.Error("acknowledgements cannot be kept, and too many wait: who gives one is reported nonetheless", "times", times)
 		}
 	}
-	select {
-	case w.more <- struct{}{}:
-	default:
-	}
+	w.wake()
 }
 
 // keepWords keeps what has been gathered, again and again.
@@ -72,7 +69,7 @@ func (k *Keeper) keepWords() {
 		case <-time.After(gather):
 		}
 		if k.Flush(ctx) != nil {
-			k.words.again()
+			k.words.wake()
 		}
 	}
 }
@@ -96,8 +93,8 @@ func (k *Keeper) keepLast(ctx context.Context) {
 	}
 }
 
-// again has keepWords try again.
-func (w *words) again() {
+// wake has keepWords keep what has been gathered.
+func (w *words) wake() {
 	select {
 	case w.more <- struct{}{}:
 	default:
@@ -179,8 +176,7 @@ func (k *Keeper) hearEnded(msg *nats.Msg) {
 		a, err = w.acknowledgement()
 	}
 	if err != nil {
-		k.unread.Add(1)
-		k.cfg.Logger.Warn("what a connection of another hub had not acknowledged cannot be read: another version may have told it", "err", err)
+		k.notUnderstood(msg.Subject, err)
 		return
 	}
 	if w.Left > 0 {

@@ -1,6 +1,7 @@
 package poll
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/door"
+	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/problem"
@@ -40,7 +42,7 @@ func New(doors *door.Opener) *Door { return &Door{doors} }
 
 // question is what a client asks.
 type question struct {
-	delivery.Subscription
+	sub   delivery.Subscription
 	wait  time.Duration
 	limit int
 }
@@ -92,12 +94,12 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller)
 		header(w)
 		return nil
 	}
-	if q.Cursor == "" {
+	if q.sub.Cursor == "" {
 		q.wait = 0 // the place now is what is asked for
 	}
-	c, stream, over, err := d.doors.Open(r, q.Subscription, true)
+	c, stream, over, err := d.doors.Open(r, q.sub, true)
 	if err != nil {
-		return d.doors.Refusal(q.Tenant, err)
+		return d.doors.Refusal(q.sub.Tenant, err)
 	}
 	defer over()
 	defer lobby.Pause(r)() // it is counted as a stream
@@ -107,18 +109,23 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller)
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Time{})  // the server's own is for requests
 	rc.SetWriteDeadline(time.Time{}) // likewise; not supported: the server's own holds
-
-	a := answer{asked: q.Cursor, known: q.Cursor, limit: q.limit, memory: memory, places: []string{}, hub: map[string]json.RawMessage{}}
-	end := time.AfterFunc(q.wait, func() { d.doors.Streams.Rest(c, stream) })
-	defer end.Stop()
-	due := time.Now().Add(q.wait)
-	a.first = func() { end.Reset(min(gatherTime, time.Until(due))) }
-	d.doors.Streams.Engine().Hand(r.Context(), stream, a.take)
+	a := answer{asked: q.sub.Cursor, known: q.sub.Cursor, limit: q.limit, memory: memory, places: []string{}, hub: map[string]json.RawMessage{}}
+	d.gather(r.Context(), &a, c, stream, q.wait)
 	rc.SetWriteDeadline(time.Now().Add(writeTime))
 	if d.doors.Streams.Draining() {
 		w.Header().Set("Connection", "close") // the next poll goes to another hub
 	}
 	return a.write(w)
+}
+
+// gather adds to an answer what comes on a connection's stream: until there is enough, for a while
+// after the first event, or until the client is to wait no longer.
+func (d *Door) gather(ctx context.Context, a *answer, c *delivery.Connection, stream *engine.Stream, wait time.Duration) {
+	due := time.Now().Add(wait)
+	end := time.AfterFunc(wait, func() { d.doors.Streams.Rest(c, stream) })
+	defer end.Stop()
+	a.first = func() { end.Reset(min(gatherTime, time.Until(due))) }
+	d.doors.Streams.Engine().Hand(ctx, stream, a.take)
 }
 
 func header(w http.ResponseWriter) {

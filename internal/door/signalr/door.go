@@ -131,13 +131,18 @@ func (d *Door) Open(w http.ResponseWriter, r *http.Request, who *access.Caller) 
 	if err != nil {
 		return err
 	}
-	if r.Method == http.MethodHead {
+	switch {
+	case r.Method == http.MethodHead:
 		return answer.NoContent(w)
+	case Polls(r):
+		return d.poll(w, r, query, pass, who)
 	}
-	if strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
-		return d.stream(w, r, query, pass, who)
-	}
-	return d.poll(w, r, query, pass, who)
+	return d.stream(w, r, query, pass, who)
+}
+
+// Polls says that a GET is a poll, and opens no stream.
+func Polls(r *http.Request) bool {
+	return !socket.Upgrades(r) && !strings.Contains(r.Header.Get("Accept"), "text/event-stream")
 }
 
 // subscription is what a request that opens a session asks of its stream.

@@ -107,25 +107,8 @@ func (p *poll) ask(ctx context.Context, wait time.Duration, far bool) (records [
 		return nil, true
 	}
 	for {
-		p.mu.Lock()
-		displaced := p.asks != replaced
-		records, over = p.kept, displaced || p.closed && len(p.kept) == 0
-		switch {
-		case displaced:
-			records = nil
-		default:
-			p.kept = nil
-			if far && len(records) > 0 {
-				p.untold = make(chan struct{})
-			}
-		}
-		p.mu.Unlock()
-		if len(records) > 0 {
-			token(p.room)
-			return records, false
-		}
-		if over {
-			return nil, true
+		if records, over = p.takeKept(replaced, far); len(records) > 0 || over {
+			return records, over
 		}
 		select {
 		case <-p.more:
@@ -138,6 +121,23 @@ func (p *poll) ask(ctx context.Context, wait time.Duration, far bool) (records [
 			return nil, false
 		}
 	}
+}
+
+// takeKept takes what is kept now, unless another poll has come.
+func (p *poll) takeKept(asked chan struct{}, far bool) (records []byte, over bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.asks != asked:
+		return nil, true
+	case len(p.kept) == 0:
+		return nil, p.closed
+	case far:
+		p.untold = make(chan struct{})
+	}
+	records, p.kept = p.kept, nil
+	token(p.room)
+	return records, false
 }
 
 // begin has a poll take the place of the one before.

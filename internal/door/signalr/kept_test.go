@@ -171,12 +171,15 @@ func TestPings(t *testing.T) {
 		p.idle.Stop()
 		c := &delivery.Connection{ID: uuid.New(), Stream: e.NewStream(&engine.Words{}, func(error) {})}
 		var left atomic.Bool
-		pings := pings{find: func(id uuid.UUID) *delivery.Connection {
+		var pings pings
+		pings.find = func(id uuid.UUID) *delivery.Connection {
+			is.True(pings.mu.TryLock()) // who comes meanwhile does not wait until all are pinged
+			pings.mu.Unlock()
 			if left.Load() || id != c.ID {
 				return nil
 			}
 			return c
-		}}
+		}
 		go e.Hand(t.Context(), c.Stream, p.put)
 		pings.add(c.ID, Events)
 		pings.add(uuid.New(), Sockets) // has left already
@@ -184,6 +187,7 @@ func TestPings(t *testing.T) {
 			records, _ := p.take(t.Context(), mostSilence)
 			is.Equal(string(records), "data: {\"type\":6}\x1e\n\n")
 		}
+		synctest.Wait()
 		is.Equal(pings.count(), 1)
 		left.Store(true)
 		records, _ := p.take(t.Context(), time.Hour)
@@ -198,5 +202,5 @@ func TestPings(t *testing.T) {
 func (p *pings) count() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.of)
+	return len(p.list)
 }

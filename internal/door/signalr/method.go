@@ -36,7 +36,7 @@ var methods = map[string]method{
 func (d *Door) answer(ctx context.Context, b []byte, conn *delivery.Connection, m Message) []byte {
 	result, err := d.do(ctx, conn, m)
 	if err != nil && problem.Of(err).Status == http.StatusInternalServerError {
-		d.logger.Error("an invocation failed", "method", m.Target, "err", err)
+		d.logger.Error("invocation failed", "tenant", conn.Tenant, "connection", conn.ID, "method", m.Target, "err", err)
 	}
 	return completed(b, m, result, err)
 }

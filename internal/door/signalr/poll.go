@@ -15,6 +15,7 @@ import (
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
+	"realtimehub/internal/lobby"
 )
 
 const (
@@ -30,25 +31,18 @@ const (
 func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pass Pass, who *access.Caller) error {
 	own := d.doors.Streams.Marked(pass.Session)
 	if p := d.polls.of(own); p != nil && p.who == pass.who() {
+		defer lobby.Pause(r)() // it is counted with its session
 		records, over := p.take(r.Context(), pollTime)
 		told(w, r, records, over, p.end)
 		return nil
 	}
-	isNew := time.Until(pass.Opens) > opening-firstPoll
-	id, known := d.opened.of(pass.Session)
-	if id == own {
+	id, err := d.holder(r, pass, who)
+	switch {
+	case err != nil:
+		return err
+	case id == own:
 		return errEnded
-	}
-	if !known {
-		err := d.mayAskAll(r, who)
-		if err != nil {
-			return err
-		}
-		if id, err = d.cluster.FindPolled(r.Context(), pass.Session, pass.who()); err != nil && !isNew {
-			return err
-		}
-	}
-	if id != uuid.Nil {
+	case id != uuid.Nil:
 		d.opened.add(pass.Session, id)
 		return d.pollElsewhere(w, r, pass, id)
 	}
@@ -63,6 +57,23 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pa
 		return err
 	}
 	return plain(w, http.StatusOK, nil)
+}
+
+// holder is the id of a session's connection, at the hub that has opened it, or had; zero: none is
+// known to.
+func (d *Door) holder(r *http.Request, pass Pass, who *access.Caller) (uuid.UUID, error) {
+	if id, known := d.opened.of(pass.Session); known {
+		return id, nil
+	}
+	if err := d.mayAskAll(r, who); err != nil {
+		return uuid.Nil, err
+	}
+	isNew := time.Until(pass.Opens) > opening-firstPoll
+	id, err := d.cluster.FindPolled(r.Context(), pass.Session, pass.who())
+	if isNew {
+		err = nil
+	}
+	return id, err
 }
 
 // pollElsewhere asks the hub that holds a session.
@@ -100,13 +111,14 @@ func told(w http.ResponseWriter, r *http.Request, records []byte, over bool, los
 // beginPolls opens a session whose client polls.
 func (d *Door) beginPolls(r *http.Request, sub delivery.Subscription) error {
 	who := event.TenantProfile{Tenant: sub.Tenant, Profile: sub.Profile}
-	if err := d.doors.Quotas.Keep(who, pollBytes, true); err != nil {
-		return err
+	over, err := d.doors.Keep(who, pollBytes)
+	if err != nil {
+		return d.doors.Refusal(sub.Tenant, err)
 	}
 	sub.Session = 0 // each poll has a connection of net/http's
 	c, stream, _, err := d.doors.Open(r, sub, false)
 	if err != nil {
-		d.doors.Quotas.Drop(who, pollBytes)
+		over()
 		if errors.Is(err, delivery.ErrTaken) {
 			return errOpened
 		}
@@ -119,7 +131,7 @@ func (d *Door) beginPolls(r *http.Request, sub delivery.Subscription) error {
 	d.opened.add(sub.ID, c.ID)
 	d.begun.add(c.ID)
 	go func() {
-		defer d.doors.Quotas.Drop(who, pollBytes)
+		defer over()
 		defer p.close()
 		d.doors.Streams.Engine().Hand(ctx, stream, p.put)
 	}()

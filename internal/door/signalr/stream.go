@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,40 +73,56 @@ type pings struct {
 	find func(uuid.UUID) *delivery.Connection // static; nil: it has ended
 
 	mu sync.Mutex
-	of map[uuid.UUID]Transport // guarded by mu
+	// Guarded by mu.
+	list    []pinged
+	pinging bool // send comes, or is under way
+}
+
+// pinged is a connection that is kept alive.
+type pinged struct {
+	id   uuid.UUID
+	over Transport
 }
 
 func (p *pings) add(id uuid.UUID, over Transport) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.of == nil {
-		p.of = map[uuid.UUID]Transport{}
-	}
-	if len(p.of) == 0 {
+	p.list = append(p.list, pinged{id, over})
+	if !p.pinging {
+		p.pinging = true
 		time.AfterFunc(pingEvery, p.send)
 	}
-	p.of[id] = over
 }
 
-// send pings those who are there, and comes back as long as there are any.
+// send pings those who are there, and comes back as long as there are any. Who comes meanwhile does not
+// wait for it.
 func (p *pings) send() {
-	events := engine.NewFrame(Encoding{Events}.AppendHeartbeat(nil), true)
-	sockets := engine.NewFrame(Encoding{Sockets}.AppendHeartbeat(nil), true)
-	var d engine.Batch
-	defer d.Flush()
+	p.mu.Lock()
+	list := p.list
+	p.list = nil
+	p.mu.Unlock()
+	list = p.sendTo(list)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for id, over := range p.of {
-		switch c := p.find(id); {
-		case c == nil:
-			delete(p.of, id)
-		case over == Sockets:
-			d.Send(c.Stream, sockets)
-		default:
-			d.Send(c.Stream, events)
-		}
-	}
-	if len(p.of) > 0 {
+	p.list = append(list, p.list...)
+	if p.pinging = len(p.list) > 0; p.pinging {
 		time.AfterFunc(pingEvery, p.send)
 	}
+}
+
+// sendTo pings some, and returns those who are there still.
+func (p *pings) sendTo(list []pinged) (there []pinged) {
+	frames := map[Transport]*engine.Frame{}
+	for _, over := range []Transport{Events, Sockets} {
+		frames[over] = engine.NewFrame(Encoding{over}.AppendHeartbeat(nil), true)
+	}
+	var d engine.Batch
+	defer d.Flush()
+	return slices.DeleteFunc(list, func(of pinged) bool {
+		c := p.find(of.id)
+		if c != nil {
+			d.Send(c.Stream, frames[of.over])
+		}
+		return c == nil
+	})
 }
