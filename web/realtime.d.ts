@@ -11,7 +11,7 @@ export type PresenceStatus = 'online' | 'away' | 'offline';
 export interface PresenceOf {
   profile: Profile;
   status: PresenceStatus;
-  /** RFC 3339; null for somebody who was never seen. */
+  /** RFC 3339; null for somebody who is not known to have been seen. */
   lastActiveAt: string | null;
 }
 

@@ -263,6 +263,7 @@ func (s *Streams) Acknowledge(c *Connection, cursor string) (found bool, err err
 	if !c.joined {
 		return false, nil
 	}
+	t.hearLocked(c) // its client may have the place from elsewhere
 	return true, c.acknowledge(t.head.Epoch, cursor, s.duties)
 }
 

@@ -176,6 +176,11 @@ func TestWhoIsAskedHasHeard(t *testing.T) {
 	is.Equal(len(duties.others), 1)
 	is.True(len(c.acks.owed) > 0 && c.acks.owed[0].place == place) // what was sent is known to have a deadline
 
+	place = say(false)
+	found, err := r.Streams.Acknowledge(c, history.Cursor{Epoch: r.head(t, "acme").Epoch, Seq: place}.String()) // another of its person's connections may have it
+	is.NoErr(err)
+	is.True(found)
+
 	say(true)
 	before := c.Stream
 	is.True(r.connect(t, sub) == c && c.Stream != before)

@@ -207,7 +207,7 @@ func (w *world) next() func(*side) {
 		e := &event.Event{ID: w.id().String(), TenantID: "acme", Type: w.typ(), Payload: []byte(`"a notice"`), Ephemeral: true}
 		return func(s *side) {
 			acme := s.rig.Tenants.find("acme")
-			acme.notifyLocked([]Notice{{s.conns[i].conn.Profile, e}}, nil, false)
+			acme.notifyLocked(wordOf([]Notice{{s.conns[i].conn.Profile, e}}, nil), false)
 			acme.mu.Unlock()
 		}
 	}

@@ -10,12 +10,11 @@ import (
 // the digest alone when there is one. With shared set, only streams of profiles
 // that have a room in common with who changed, or are who changed, are told.
 func (d *Dispatcher) Notify(name string, notices []Notice, digest *event.Event, shared bool) {
-	t := d.tenants.find(name)
-	if t == nil {
-		return
+	w := wordOf(notices, digest)
+	if t := d.tenants.find(name); t != nil {
+		t.notifyLocked(w, shared)
+		t.flush()
 	}
-	t.notifyLocked(notices, digest, shared)
-	t.flush()
 }
 
 // Notice is an ephemeral event of the hub's own about one profile.
@@ -24,26 +23,46 @@ type Notice struct {
 	Event *event.Event
 }
 
-// notifyLocked is Notify for the streams of one tenant.
-func (t *tenant) notifyLocked(notices []Notice, digest *event.Event, shared bool) {
-	parcels := make([]*parcel, len(notices))
-	for i, n := range notices {
-		parcels[i] = pack(n.Event)
-		for _, c := range t.watching(n.About) {
-			if !shared || c.Profile == n.About || t.rooms.Share(c.Profile, n.About) {
-				t.tellLocked(c, parcels[i])
-			}
-		}
-	}
-	all := parcels
+// word is notices on their way to streams.
+type word struct {
+	notices []Notice
+	parcels []*parcel // of each; nil: nobody was told it yet
+	digest  *parcel   // nil: everybody is told all
+}
+
+// wordOf makes what everybody is told, before the tenant is locked. Of a digest only who watches is told
+// more, of few.
+func wordOf(notices []Notice, digest *event.Event) *word {
+	w := &word{notices: notices, parcels: make([]*parcel, len(notices))}
 	if digest != nil {
-		all = []*parcel{pack(digest)}
+		w.digest = pack(digest)
+		return w
 	}
+	for i := range notices {
+		w.of(i)
+	}
+	return w
+}
+
+// of is a notice, made once somebody is told it.
+func (w *word) of(i int) *parcel {
+	if w.parcels[i] == nil {
+		w.parcels[i] = pack(w.notices[i].Event)
+	}
+	return w.parcels[i]
+}
+
+// notifyLocked is Notify for the streams of one tenant.
+func (t *tenant) notifyLocked(w *word, shared bool) {
+	t.notifyWatchersLocked(w, shared)
 	if shared {
-		t.notifySharedLocked(notices, all, digest != nil)
+		t.notifySharedLocked(w)
 		return
 	}
-	whole, after := &bundle{parcels: all}, t.head.Seq
+	whole, after := &bundle{parcels: w.parcels}, t.head.Seq
+	if w.digest != nil {
+		whole.parcels = []*parcel{w.digest}
+	}
 	t.broadcastLocked(everybody, func(c *Connection) {
 		if c.watch == nil {
 			t.giveBundleLocked(c, whole, after)
@@ -51,18 +70,31 @@ func (t *tenant) notifyLocked(notices []Notice, digest *event.Event, shared bool
 	})
 }
 
-func (t *tenant) notifySharedLocked(notices []Notice, parcels []*parcel, digest bool) {
+func (t *tenant) notifyWatchersLocked(w *word, shared bool) {
+	if t.watchers.Len() == 0 {
+		return
+	}
+	for i, n := range w.notices {
+		for _, c := range t.watching(n.About) {
+			if !shared || c.Profile == n.About || t.rooms.Share(c.Profile, n.About) {
+				t.tellLocked(c, w.of(i))
+			}
+		}
+	}
+}
+
+func (t *tenant) notifySharedLocked(w *word) {
 	told := map[*member]bool{}
 	visited := room.Visited[*Connection]{}
-	for i, n := range notices {
-		parcel := parcels[0]
-		if !digest {
-			parcel = parcels[i]
+	for i, n := range w.notices {
+		parcel := w.digest
+		if parcel == nil {
+			parcel = w.of(i)
 			clear(told)
 			clear(visited)
 		}
 		tell := func(p *member) {
-			if p == nil || told[p] {
+			if p == nil || len(p.Conns()) == 0 || told[p] {
 				return
 			}
 			told[p] = true

@@ -38,6 +38,7 @@ type records struct {
 	stream   *Stream
 	session  *tls.Conn
 	sealed   int // bytes of the stream's first frames that are in records, which are not sent whole; of who has the claim
+	unread   int // bytes that came since the last that were for the stream; of who reads
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -48,6 +49,10 @@ type records struct {
 const (
 	maxRecord = 16 << 10      // bytes of plaintext (RFC 8446, section 5.1)
 	mostRest  = 2 * maxRecord // our record, and answers to a client that changes its keys over and over
+
+	// mostUnread is a whole record, what is read behind it, and little that is for the session itself:
+	// that would keep a message of 256 KiB until it ends.
+	mostUnread = maxRecord + 2*inputSize
 )
 
 // Write implements net.Conn: it sends a record, and keeps what there is no room for. It may be
@@ -96,13 +101,17 @@ func (r *records) flush() error {
 	return nil
 }
 
-// Read implements net.Conn.
+// Read implements net.Conn. It reads little at once, or the session would keep what is behind a record.
 func (r *records) Read(p []byte) (int, error) {
-	switch n, err := receive(int(r.stream.fd), p); {
+	n, err := receive(int(r.stream.fd), p[:min(len(p), inputSize)])
+	r.unread += n
+	switch {
 	case err == errFull:
 		return 0, nothingYet{}
 	case n == 0 && err == nil:
 		return 0, io.EOF
+	case r.unread > mostUnread:
+		return 0, ErrNoisy
 	default:
 		return n, err
 	}
@@ -143,6 +152,7 @@ func (r *records) receive(p []byte) (int, error) {
 	n, err := r.session.Read(p)
 	switch {
 	case n > 0:
+		r.unread = 0
 		return n, nil // an error will be there again
 	case errors.Is(err, nothingYet{}):
 		return 0, errFull

@@ -243,6 +243,8 @@ func (s *Stream) lost(err error) error {
 		return ErrSlow
 	case err == errTimedOut, err == errUnreachable:
 		return ErrVanished
+	case err == ErrNoisy:
+		return ErrNoisy
 	}
 	return ErrGone
 }

@@ -200,6 +200,7 @@ func (c *opened) Read(p []byte) (int, error) {
 		time.Sleep(time.Duration(taken) * takenPause)
 	}
 	n, err := c.Conn.Read(p)
+	c.guest.lobby.brings(c.guest, n)
 	if c.work += readWork + n; c.work >= mostWork {
 		c.work = 0
 		runtime.Gosched()

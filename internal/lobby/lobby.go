@@ -53,6 +53,7 @@ type Lobby struct {
 	freed chan struct{} // a place is free, perhaps
 
 	waiting          atomic.Int64 // for a place
+	heavy            atomic.Int64 // bytes that strangers have brought past what each costs
 	byAddress, byAll atomic.Int64 // how many were refused or cut
 
 	mu sync.Mutex
@@ -92,14 +93,15 @@ func (l *Lobby) Stats() Stats {
 
 // guest is a connection.
 type guest struct {
-	lobby *Lobby
-	conn  net.Conn // the socket
-	came  time.Time
-	addr  netip.Addr   // of the client; changed under lobby.mu, before there is a request
-	all   int          // so many may be in the lobby that it enters; 0: any number
-	asked atomic.Int64 // when it first did, in Unix nanoseconds; 0: never
-	known atomic.Bool  // that it has proven something
-	taken atomic.Int64 // requests that were taken back, and for which its reader has not waited
+	lobby   *Lobby
+	conn    net.Conn // the socket
+	came    time.Time
+	addr    netip.Addr   // of the client; changed under lobby.mu, before there is a request
+	all     int          // so many may be in the lobby that it enters; 0: any number
+	asked   atomic.Int64 // when it first did, in Unix nanoseconds; 0: never
+	known   atomic.Bool  // that it has proven something
+	taken   atomic.Int64 // requests that were taken back, and for which its reader has not waited
+	brought brought
 
 	// Guarded by lobby.mu.
 	place  *list.Element // nil: not in the lobby
@@ -285,6 +287,7 @@ func (l *Lobby) leave(c net.Conn) {
 	delete(l.conns, c)
 	var give func()
 	if g != nil {
+		l.heavy.Add(-g.brought.end())
 		g.gone = true
 		l.riseLocked(g)
 		give, g.give = g.give, nil

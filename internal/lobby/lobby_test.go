@@ -65,14 +65,18 @@ func (r *room) come(from string) (c *conn, in bool) {
 	return c, in
 }
 
+// guestOf is a connection as the lobby has it.
+func (r *room) guestOf(c *conn) *guest {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.conns[c]
+}
+
 // ask is a request on a connection.
 func (r *room) ask(c *conn) *http.Request {
 	req := httptest.NewRequest("GET", "/", nil)
 	req.RemoteAddr = c.RemoteAddr().String()
-	r.mu.Lock()
-	g := r.conns[c]
-	r.mu.Unlock()
-	req = req.WithContext(context.WithValue(req.Context(), guestKey{}, g))
+	req = req.WithContext(context.WithValue(req.Context(), guestKey{}, r.guestOf(c)))
 	Greet(httptest.NewRecorder(), req)
 	return req
 }
@@ -450,7 +454,7 @@ func (endless) Read(p []byte) (int, error) { return len(p), nil }
 func TestWhoBringsMuchLetsOthersGoOn(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	for _, size := range []int{9, 16 << 10} {
-		c := &opened{Conn: endless{}, guest: &guest{}}
+		c := &opened{Conn: endless{}, guest: &guest{lobby: New(Config{})}}
 		var other atomic.Bool
 		go other.Store(true)
 		reads := 0

@@ -57,6 +57,7 @@ func Greet(w http.ResponseWriter, r *http.Request) (known *http.Request, over fu
 	if g.known.Load() && r.ProtoMajor < 2 {
 		return r, nil, nil
 	}
+	g.lobby.heavy.Add(-g.brought.again())
 	now := time.Now()
 	g.asked.CompareAndSwap(0, now.UnixNano())                           // nobody keeps a place by asking again
 	http.NewResponseController(w).SetWriteDeadline(now.Add(answerTime)) // not supported: nobody to wait for
@@ -235,6 +236,7 @@ func Prove(r *http.Request, give func()) {
 		if first = !g.gone && !g.known.Load(); first {
 			l.riseLocked(g)
 			g.known.Store(true)
+			l.heavy.Add(-g.brought.end())
 			g.give = give
 		}
 		l.mu.Unlock()

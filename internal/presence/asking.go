@@ -10,7 +10,7 @@ import (
 type Person struct {
 	Profile      event.Profile `json:"profile"`
 	Status       Status        `json:"status"`
-	LastActiveAt *string       `json:"lastActiveAt"` // null: never seen
+	LastActiveAt *string       `json:"lastActiveAt"` // null: not known to have been seen
 }
 
 func (p *profile) person() Person {
