@@ -101,8 +101,8 @@ func (t *tenantRemotes) lookInRoomLocked(members room.Crowd) (n int) {
 		}
 		return n
 	}
-	for ref, who := range t.people.All() {
-		if members.Has(ref) {
+	for who := range t.people.All() {
+		if members.Has(who.ref) {
 			n += who.open
 		}
 	}

@@ -16,6 +16,9 @@ type session struct {
 	activeAt   int64    // Unix nanoseconds
 }
 
+// Key implements sized.Keyed.
+func (p *person) Key() event.Profile { return p.ref }
+
 // add adds a session.
 func (p *person) add(s *session) {
 	p.open++

@@ -26,7 +26,7 @@ type remotes struct {
 // tables and beside names.
 const (
 	remoteBytes = 32 + 2*25
-	personBytes = 48 + 2*41
+	personBytes = 48 + 2*17
 )
 
 // tenantRemotes is one tenant's.
@@ -34,7 +34,7 @@ type tenantRemotes struct {
 	mu sync.RWMutex // before counting
 	// Guarded by mu.
 	sessions sized.Table[uuid.UUID, *session]
-	people   sized.Table[event.Profile, *person]
+	people   sized.Set[event.Profile, *person]
 	away     map[uuid.UUID]struct{} // whose hub has sent them away: they are about to go
 	bytes    int64                  // that were taken for them
 
@@ -148,7 +148,7 @@ func (t *tenantRemotes) addLocked(c SessionChange, at int64) *session {
 	who := t.people.Get(c.Profile)
 	if who == nil {
 		who = &person{ref: c.Profile}
-		t.people.Put(c.Profile, who)
+		t.people.Put(who)
 		t.bytes += personBytes + c.Profile.Bytes()
 	}
 	s := &session{who: who, activeAt: at}
@@ -169,7 +169,7 @@ func (t *tenantRemotes) removeLocked(id uuid.UUID, s *session) turned {
 	if who.latest != nil {
 		now.usedAt = time.Unix(0, who.latest.activeAt)
 	} else {
-		t.people.Delete(who.ref)
+		t.people.Delete(who)
 		t.bytes -= personBytes + who.ref.Bytes()
 	}
 	return now

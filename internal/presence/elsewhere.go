@@ -12,6 +12,7 @@ func (p *People) Came(a event.TenantProfile, usedAt time.Time, news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	who := p.comesLocked(a.Tenant, a.Profile)
+	who.tidy()
 	who.elsewhere = momentOf(usedAt)
 	p.reviseLocked(who, time.Now())
 	if !news {

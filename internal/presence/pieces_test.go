@@ -102,8 +102,8 @@ func TestPresenceLooksAtNoOtherConnection(t *testing.T) {
 		is.True(who.activeAt < momentOf(untold))
 		w.Left(another, time.Now())
 		is.True(who.activeAt == momentOf(untold)) // the latest has left
-		is.Equal(len(who.conns), 1)
+		is.Equal(len(who.known().conns), 1)
 		w.Left(other, time.Now())
-		is.True(who.usedAt == never)
+		is.True(who.known().usedAt == never)
 	})
 }
