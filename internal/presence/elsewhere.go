@@ -7,8 +7,9 @@ import (
 )
 
 // Came says that somebody is connected to another hub, who was last active there at a time. It
-// is no news of who was there before this hub heard of it.
-func (p *People) Came(a event.TenantProfile, usedAt time.Time, news bool) {
+// is no news of who was there before this hub heard of it. The name is kept as long as who is
+// connected there: others need no copy.
+func (p *People) Came(a event.TenantProfile, usedAt time.Time, news bool) (name *event.Profile) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	who := p.comesLocked(a.Tenant, a.Profile)
@@ -18,6 +19,7 @@ func (p *People) Came(a event.TenantProfile, usedAt time.Time, news bool) {
 	if !news {
 		who.announced = who.status
 	}
+	return &who.ref
 }
 
 // Used says that somebody was active on another hub, at the latest at a time.
