@@ -54,7 +54,7 @@ type Presence interface {
 
 	// Those on other hubs. usedAt is the latest activity of all that somebody has there.
 	// Came is given back the name, where it is kept as long as who has connections there.
-	Came(who event.TenantProfile, usedAt time.Time, news bool) (name *event.Profile)
+	Came(who event.TenantProfile, usedAt time.Time, news bool) (name *event.ProfileText)
 	Used(who event.TenantProfile, usedAt time.Time)
 	Went(who event.TenantProfile, usedAt, at time.Time) // one, at a time; usedAt is zero where nothing is left
 	Forget(tenant string)

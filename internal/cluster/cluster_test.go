@@ -38,8 +38,9 @@ func (presence) Used(event.TenantProfile, time.Time)            {}
 func (presence) Went(event.TenantProfile, time.Time, time.Time) {}
 func (presence) Forget(string)                                  {}
 
-func (presence) Came(who event.TenantProfile, _ time.Time, _ bool) *event.Profile {
-	return &who.Profile
+func (presence) Came(who event.TenantProfile, _ time.Time, _ bool) *event.ProfileText {
+	name := who.Profile.Text()
+	return &name
 }
 
 type typists struct{}

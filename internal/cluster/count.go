@@ -34,7 +34,7 @@ func (r *remotes) count(e *event.Event, members room.Crowd) (n int) {
 		return n
 	case event.KindConnection:
 		id, err := uuid.Parse(e.Target.ConnectionID)
-		if who, _ := t.sessions.get(id); err == nil && who != nil && !excluded.Has(*who.name, id) {
+		if who, _ := t.sessions.get(id); err == nil && who != nil && !excluded.Has(who.Key(), id) {
 			n = 1
 		}
 		return n
@@ -53,7 +53,7 @@ func (t *tenantRemotes) excludedLocked(excluded *event.Excluded, in func(event.P
 		}
 	}
 	for who, some := range t.withoutLocked(excluded) {
-		if in(*who.name) && !excluded.HasAll(*who.name) {
+		if in(who.Key()) && !excluded.HasAll(who.Key()) {
 			n += some
 		}
 	}
@@ -102,7 +102,7 @@ func (t *tenantRemotes) lookInRoomLocked(members room.Crowd) (n int) {
 		return n
 	}
 	for who := range t.people.All() {
-		if members.Has(*who.name) {
+		if members.Has(who.Key()) {
 			n += who.open
 		}
 	}

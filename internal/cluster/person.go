@@ -9,10 +9,10 @@ import (
 // person is somebody who has connections on other hubs. Most have one, so the first takes no
 // session of its own.
 type person struct {
-	name    *event.Profile // presence's own: it is kept once
-	firstAt int64          // when the first connection was last active, in Unix nanoseconds; none: it has gone
-	latest  *session       // the first in the list of the others: none of them was active later
-	open    int            // connections
+	name    *event.ProfileText // presence's own: it is kept once
+	firstAt int64              // when the first connection was last active, in Unix nanoseconds; none: it has gone
+	latest  *session           // the first in the list of the others: none of them was active later
+	open    int                // connections
 }
 
 // session is a connection that another hub holds, beside its person's first.
@@ -26,7 +26,7 @@ type session struct {
 const none = math.MinInt64
 
 // Key implements sized.Keyed.
-func (p *person) Key() event.Profile { return *p.name }
+func (p *person) Key() event.Profile { return p.name.Profile() }
 
 // usedAt is when the connection that was active last was; none: there is no connection.
 func (p *person) usedAt() int64 {

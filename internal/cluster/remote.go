@@ -142,13 +142,13 @@ func (t *tenantRemotes) changeLocked(c SessionChange) turned {
 	} else {
 		delete(t.away, c.ID)
 	}
-	return turned{kind: kind, who: *who.name, usedAt: time.Unix(0, who.usedAt())}
+	return turned{kind: kind, who: who.Key(), usedAt: time.Unix(0, who.usedAt())}
 }
 
 func (t *tenantRemotes) addLocked(c SessionChange, at int64) *person {
 	who := t.people.Get(c.Profile)
 	if who == nil {
-		name := c.Profile
+		name := c.Profile.Text()
 		who = &person{name: &name, firstAt: none}
 		t.people.Put(who)
 		t.bytes += personBytes
@@ -165,7 +165,7 @@ func (t *tenantRemotes) removeLocked(id uuid.UUID, who *person, s *session) turn
 	t.bytes -= s.bytes()
 	_, away := t.away[id]
 	delete(t.away, id)
-	now := turned{kind: went, who: *who.name, away: away}
+	now := turned{kind: went, who: who.Key(), away: away}
 	if who.open > 0 {
 		now.usedAt = time.Unix(0, who.usedAt())
 	} else {
@@ -184,14 +184,14 @@ func (s *session) bytes() int64 {
 }
 
 // share has a person's name kept once: where presence does.
-func (r *remotes) share(tenant string, name *event.Profile) {
+func (r *remotes) share(tenant string, name *event.ProfileText) {
 	t := r.known(tenant)
 	if t == nil {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if who := t.people.Get(*name); who != nil {
+	if who := t.people.Get(name.Profile()); who != nil {
 		who.name = name
 	}
 }

@@ -14,8 +14,8 @@ type Person struct {
 }
 
 func (p *profile) person() Person {
-	at := event.FormatTime(p.activeAt.time())
-	return Person{p.ref, p.status.status(), &at}
+	at := event.FormatTime(p.activeAt().time())
+	return Person{p.Key(), p.status.status(), &at}
 }
 
 // Of is what is known of profiles, in the order asked.
@@ -47,7 +47,7 @@ func (p *People) All(tenant string, status Status, begin func(size int) (end fun
 	defer end()
 	p.each(tenant, offline, func(who *profile) {
 		if who.status.status().Is(status) {
-			list = append(list, who.ref)
+			list = append(list, who.Key())
 		}
 	})
 	slices.SortFunc(list, event.CompareProfiles)

@@ -9,17 +9,17 @@ import (
 // Came says that somebody is connected to another hub, who was last active there at a time. It
 // is no news of who was there before this hub heard of it. The name is kept as long as who is
 // connected there: others need no copy.
-func (p *People) Came(a event.TenantProfile, usedAt time.Time, news bool) (name *event.Profile) {
+func (p *People) Came(a event.TenantProfile, usedAt time.Time, news bool) (name *event.ProfileText) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	who := p.comesLocked(a.Tenant, a.Profile)
+	who.usedElsewhere(momentOf(usedAt))
 	who.tidy()
-	who.elsewhere = momentOf(usedAt)
 	p.reviseLocked(who, time.Now())
 	if !news {
 		who.announced = who.status
 	}
-	return &who.ref
+	return &who.name
 }
 
 // Used says that somebody was active on another hub, at the latest at a time.
@@ -27,7 +27,7 @@ func (p *People) Used(a event.TenantProfile, usedAt time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if who := p.findLocked(a.Tenant, a.Profile); who != nil {
-		who.elsewhere = momentOf(usedAt)
+		who.usedElsewhere(momentOf(usedAt))
 		p.reviseLocked(who, time.Now())
 	}
 }
@@ -38,7 +38,7 @@ func (p *People) Went(a event.TenantProfile, usedAt, at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if who := p.findLocked(a.Tenant, a.Profile); who != nil {
-		who.elsewhere = momentOf(usedAt)
+		who.usedElsewhere(momentOf(usedAt))
 		p.leftLocked(who, at)
 	}
 }
@@ -50,11 +50,21 @@ func (p *People) Forget(tenant string) {
 		if who.elsewhere == never {
 			return
 		}
-		who.elsewhere = never
+		who.usedElsewhere(never)
 		if !who.connected() {
 			who.leftBy(now.Add(-p.cfg.Grace))
 		}
 		p.reviseLocked(who, now)
 		who.announced = who.status
 	})
+}
+
+// usedElsewhere notes the latest activity of connections to other hubs, which may be earlier than
+// before: a connection may have gone.
+func (p *profile) usedElsewhere(at moment) {
+	if at < p.elsewhere {
+		m := p.change()
+		m.activeAt = max(m.activeAt, p.elsewhere)
+	}
+	p.elsewhere = at
 }

@@ -71,9 +71,9 @@ func (p *profile) note(all map[string]*News, known bool) {
 		all[t.name] = n
 	}
 	if same {
-		n.Known = append(n.Known, p.ref)
+		n.Known = append(n.Known, p.Key())
 		return
 	}
-	n.Changes = append(n.Changes, Change{p.ref, p.status.status(), p.announced.status(), event.FormatTime(p.activeAt.time())})
+	n.Changes = append(n.Changes, Change{p.Key(), p.status.status(), p.announced.status(), event.FormatTime(p.activeAt().time())})
 	p.announced = p.status
 }

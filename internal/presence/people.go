@@ -83,27 +83,28 @@ type tenant struct {
 type profile struct {
 	due       due.Item
 	tenant    *tenant
-	ref       event.Profile
+	name      event.ProfileText
 	more      *more  // nil: there is nothing in it
 	elsewhere moment // the latest activity of connections to other hubs; never: there are none
-	activeAt  moment // the latest activity ever
-	spokeAt   moment // activity that is no connection's own: typing
 	place     int32  // in its crowd
 	status    state
 	announced state // at the last Advance
 	dirty     bool
 }
 
-// more is what is kept of a profile that has connections to this hub, or of which one has closed.
+// more is what is kept of a profile that has connections to this hub, of which one has closed, or
+// who types.
 type more struct {
-	conns  []*delivery.Connection
-	usedAt moment        // the latest activity of conns
-	leftAt time.Time     // when the last connection closed, since one opened
-	seen   *list.Element // in tenant.seen
+	conns    []*delivery.Connection
+	usedAt   moment        // the latest activity of conns
+	spokeAt  moment        // activity that is no connection's own: typing
+	activeAt moment        // the latest activity ever, but that elsewhere may be later
+	leftAt   time.Time     // when the last connection closed, since one opened
+	seen     *list.Element // in tenant.seen
 }
 
 // Key implements sized.Keyed.
-func (p *profile) Key() event.Profile { return p.ref }
+func (p *profile) Key() event.Profile { return p.name.Profile() }
 
 // known is what is kept more of somebody, to be read.
 func (p *profile) known() more {
@@ -124,7 +125,11 @@ func (p *profile) change() *more {
 
 // tidy drops what is kept more of somebody if there is nothing in it.
 func (p *profile) tidy() {
-	if m := p.more; m != nil && len(m.conns) == 0 && m.usedAt == never && m.leftAt.IsZero() && m.seen == nil {
+	m := p.more
+	if m == nil || len(m.conns) > 0 || !m.leftAt.IsZero() || m.seen != nil {
+		return
+	}
+	if max(m.usedAt, m.spokeAt) == never && m.activeAt <= p.elsewhere {
 		p.more = nil
 		p.tenant.pools.State.Give(p.tenant.name, moreBytes)
 	}
@@ -187,7 +192,7 @@ func (p *People) ensureLocked(name string, ref event.Profile) *profile {
 	}
 	who := t.profiles.Get(ref)
 	if who == nil {
-		who = &profile{tenant: t, ref: ref, status: isOffline, announced: isOffline}
+		who = &profile{tenant: t, name: ref.Text(), status: isOffline, announced: isOffline}
 		t.profiles.Put(who)
 		t.absent.add(who)
 		more += who.bytes()
@@ -254,7 +259,7 @@ func (p *People) Spoke(a event.TenantProfile) {
 	defer p.mu.Unlock()
 	if who := p.findLocked(a.Tenant, a.Profile); who != nil {
 		now := time.Now()
-		who.spokeAt = momentOf(now)
+		who.change().spokeAt = momentOf(now)
 		p.reviseLocked(who, now)
 	}
 }
@@ -265,6 +270,9 @@ func (p *People) findLocked(tenant string, ref event.Profile) *profile {
 	}
 	return nil
 }
+
+// activeAt is the latest activity ever.
+func (p *profile) activeAt() moment { return max(p.elsewhere, p.known().activeAt) }
 
 // used notes the activity of one of the connections.
 func (m *more) used(c *delivery.Connection) {

@@ -13,8 +13,8 @@ const seenTTL = 24 * time.Hour // so long an offline profile's last activity is 
 // its places in tables.
 const (
 	tenantBytes  = 600
-	profileBytes = 112 + 2*17 + 2*16 + 2*8
-	moreBytes    = 64
+	profileBytes = 80 + 2*17 + 2*16 + 2*8
+	moreBytes    = 80
 	seenBytes    = 64 // of who is remembered
 )
 
@@ -24,16 +24,19 @@ func (t *tenant) bytes() int64 { return tenantBytes + sized.Text(t.name) }
 // bytes is what is kept of a profile.
 func (p *profile) bytes() int64 {
 	if p.more != nil {
-		return profileBytes + moreBytes + p.ref.Bytes()
+		return profileBytes + moreBytes + sized.Text(string(p.name))
 	}
-	return profileBytes + p.ref.Bytes()
+	return profileBytes + sized.Text(string(p.name))
 }
 
 // reviseLocked sets the status that follows from somebody's connections, and when to
 // look again.
 func (p *People) reviseLocked(who *profile, now time.Time) {
-	active := max(who.known().usedAt, who.elsewhere, who.spokeAt)
-	who.activeAt = max(who.activeAt, active)
+	active := who.elsewhere
+	if m := who.more; m != nil {
+		active = max(active, m.usedAt, m.spokeAt)
+		m.activeAt = max(m.activeAt, active)
+	}
 	status, again := p.statusLocked(who, active.time(), now)
 	// A later time waits until the present one has come: activity is frequent.
 	if who.due.At().IsZero() || again.IsZero() || again.Before(who.due.At()) {
@@ -81,7 +84,7 @@ func (p *People) changeLocked(who *profile, status state) {
 		p.dirty = append(p.dirty, who)
 	}
 	if status == isOffline {
-		p.cfg.Offline(event.TenantProfile{Tenant: t.name, Profile: who.ref})
+		p.cfg.Offline(event.TenantProfile{Tenant: t.name, Profile: who.Key()})
 		p.left = append(p.left, who)
 	}
 }
@@ -89,7 +92,7 @@ func (p *People) changeLocked(who *profile, status state) {
 // rememberLocked keeps who has gone offline, for a time, in the place of those of its
 // tenant who left first where there is no room for more.
 func (p *People) rememberLocked(who *profile) {
-	if who.status != isOffline || who.known().seen != nil || who.tenant.profiles.Get(who.ref) != who {
+	if who.status != isOffline || who.known().seen != nil || who.tenant.profiles.Get(who.Key()) != who {
 		return
 	}
 	t, m := who.tenant, who.change()
