@@ -89,8 +89,8 @@ func TestBytesOfSessionsElsewhere(t *testing.T) {
 		sessions = 5_000
 	}
 	for name, of := range map[string]struct{ sessions, people, bytes int64 }{
-		"a hundred of each": {sessions, sessions / 100, 100},
-		"each another's":    {sessions, sessions, 550},
+		"a hundred of each": {sessions, sessions / 100, 85},
+		"each another's":    {sessions, sessions, 250},
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)

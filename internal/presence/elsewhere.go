@@ -58,13 +58,3 @@ func (p *People) Forget(tenant string) {
 		who.announced = who.status
 	})
 }
-
-// usedElsewhere notes the latest activity of connections to other hubs, which may be earlier than
-// before: a connection may have gone.
-func (p *profile) usedElsewhere(at moment) {
-	if at < p.elsewhere {
-		m := p.change()
-		m.activeAt = max(m.activeAt, p.elsewhere)
-	}
-	p.elsewhere = at
-}

@@ -23,20 +23,6 @@ const (
 	Offline Status = "offline" // no connection, and the grace is over
 )
 
-// state is a Status where there are many.
-type state uint8
-
-const (
-	isOffline state = iota
-	isOnline
-	isAway
-)
-
-func (s state) status() Status { return [...]Status{Offline, Online, Away}[s] }
-
-// counts are how many profiles each state has.
-type counts [3]int
-
 // Is says whether a status is the one that is asked for; "" asks for any but Offline.
 func (s Status) Is(asked Status) bool { return s == asked || asked == "" && s != Offline }
 
@@ -77,86 +63,6 @@ type tenant struct {
 	seen     list.List // of *profile: those of them who are remembered, first who left first
 	count    counts
 }
-
-// profile is somebody who is kept. Most are connected to another hub and have been nothing else:
-// of them nothing more is kept than they need.
-type profile struct {
-	due       due.Item
-	tenant    *tenant
-	name      event.ProfileText
-	more      *more  // nil: there is nothing in it
-	elsewhere moment // the latest activity of connections to other hubs; never: there are none
-	place     int32  // in its crowd
-	status    state
-	announced state // at the last Advance
-	dirty     bool
-}
-
-// more is what is kept of a profile that has connections to this hub, of which one has closed, or
-// who types.
-type more struct {
-	conns    []*delivery.Connection
-	usedAt   moment        // the latest activity of conns
-	spokeAt  moment        // activity that is no connection's own: typing
-	activeAt moment        // the latest activity ever, but that elsewhere may be later
-	leftAt   time.Time     // when the last connection closed, since one opened
-	seen     *list.Element // in tenant.seen
-}
-
-// Key implements sized.Keyed.
-func (p *profile) Key() event.Profile { return p.name.Profile() }
-
-// known is what is kept more of somebody, to be read.
-func (p *profile) known() more {
-	if p.more == nil {
-		return more{}
-	}
-	return *p.more
-}
-
-// change is known to be changed.
-func (p *profile) change() *more {
-	if p.more == nil {
-		p.more = &more{}
-		p.tenant.pools.State.Force(p.tenant.name, moreBytes)
-	}
-	return p.more
-}
-
-// tidy drops what is kept more of somebody if there is nothing in it.
-func (p *profile) tidy() {
-	m := p.more
-	if m == nil || len(m.conns) > 0 || !m.leftAt.IsZero() || m.seen != nil {
-		return
-	}
-	if max(m.usedAt, m.spokeAt) == never && m.activeAt <= p.elsewhere {
-		p.more = nil
-		p.tenant.pools.State.Give(p.tenant.name, moreBytes)
-	}
-}
-
-// moment is a time, in Unix nanoseconds: there are many.
-type moment int64
-
-// never is before every other.
-const never moment = 0
-
-func momentOf(at time.Time) moment {
-	if at.IsZero() {
-		return never
-	}
-	return moment(at.UnixNano())
-}
-
-func (m moment) time() time.Time {
-	if m == never {
-		return time.Time{}
-	}
-	return time.Unix(0, int64(m))
-}
-
-// Due implements due.Owner.
-func (p *profile) Due() *due.Item { return &p.due }
 
 // Connected says that a connection is about to open.
 func (p *People) Connected(c *delivery.Connection) {
@@ -239,9 +145,6 @@ func (p *People) leftLocked(who *profile, at time.Time) {
 	p.reviseLocked(who, now)
 }
 
-// connected says whether somebody has a connection, on whichever hub.
-func (p *profile) connected() bool { return len(p.known().conns) > 0 || p.elsewhere != never }
-
 // Touch says that a connection was active at a time, which is now.
 func (p *People) Touch(c *delivery.Connection, now time.Time) {
 	p.mu.Lock()
@@ -270,9 +173,6 @@ func (p *People) findLocked(tenant string, ref event.Profile) *profile {
 	}
 	return nil
 }
-
-// activeAt is the latest activity ever.
-func (p *profile) activeAt() moment { return max(p.elsewhere, p.known().activeAt) }
 
 // used notes the activity of one of the connections.
 func (m *more) used(c *delivery.Connection) {

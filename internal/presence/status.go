@@ -9,25 +9,11 @@ import (
 
 const seenTTL = 24 * time.Hour // so long an offline profile's last activity is remembered
 
-// What is kept of a tenant and of a profile takes in bytes, beside its names and with
-// its places in tables.
-const (
-	tenantBytes  = 600
-	profileBytes = 80 + 2*17 + 2*16 + 2*8
-	moreBytes    = 80
-	seenBytes    = 64 // of who is remembered
-)
+// tenantBytes is what a tenant takes, beside its name and its people.
+const tenantBytes = 600
 
 // bytes is what is kept of a tenant, beside its people.
 func (t *tenant) bytes() int64 { return tenantBytes + sized.Text(t.name) }
-
-// bytes is what is kept of a profile.
-func (p *profile) bytes() int64 {
-	if p.more != nil {
-		return profileBytes + moreBytes + sized.Text(string(p.name))
-	}
-	return profileBytes + sized.Text(string(p.name))
-}
 
 // reviseLocked sets the status that follows from somebody's connections, and when to
 // look again.
