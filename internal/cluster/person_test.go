@@ -128,6 +128,11 @@ func TestWhatIsToldOfPeopleElsewhere(t *testing.T) {
 			name := who.Text()
 			r.share("acme", &name)
 		}
+		for _, id := range ids {
+			_, there := whose[id]
+			e := &event.Event{TenantID: "acme", Target: event.Target{Kind: event.KindConnection, ConnectionID: id.String()}}
+			is.Equal(r.count(e, nil) == 1, there)
+		}
 		is.Equal(r.quotas.State.Of("acme") == 0, len(whose) == 0)
 	}
 	for _, id := range ids {

@@ -63,6 +63,22 @@ func TestTheLatestActivityOfWhoIsElsewhere(t *testing.T) {
 	})
 }
 
+// Who has typed was active then, also when the connection has gone that was used later.
+func TestTypingOfWhoIsElsewhere(t *testing.T) {
+	inBubble(t, func(w *world, is *is.I) {
+		alice := event.TenantProfile{Tenant: "acme", Profile: user("alice")}
+		first := time.Now()
+		w.Came(alice, first, true)
+		is.Equal(w.passes(time.Minute), "alice offline>online")
+		w.Spoke(alice)
+		w.passes(time.Minute)
+		w.Came(alice, time.Now(), true) // another connection
+		w.Went(alice, first, time.Now())
+		is.Equal(w.passes(4*time.Minute-time.Second), "")
+		is.Equal(w.passes(2*time.Second), "alice online>away")
+	})
+}
+
 // What is counted of a profile is what Go takes for it.
 func TestWhatAProfileTakes(t *testing.T) {
 	is := is.New(t)

@@ -75,13 +75,11 @@ func (p *profile) change() *more {
 	return p.more
 }
 
-// tidy drops what is kept beside of somebody if it says nothing.
+// tidy drops what is kept beside of somebody who has come, if it says nothing any more.
 func (p *profile) tidy() {
 	m := p.known()
-	if len(m.conns) > 0 || max(m.usedAt, m.spokeAt) > never || m.activeAt > p.elsewhere || !m.leftAt.IsZero() || m.seen != nil {
-		return
-	}
-	if p.more != nil {
+	says := len(m.conns) > 0 || max(m.usedAt, m.spokeAt) > never || m.activeAt > p.elsewhere
+	if p.more != nil && !says {
 		p.more = nil
 		p.tenant.pools.State.Give(p.tenant.name, moreBytes)
 	}
