@@ -53,7 +53,8 @@ type Presence interface {
 	Touch(c *delivery.Connection, at time.Time)
 
 	// Those on other hubs. usedAt is the latest activity of all that somebody has there.
-	Came(who event.TenantProfile, usedAt time.Time, news bool)
+	// Came is given back the name, where it is kept as long as who has connections there.
+	Came(who event.TenantProfile, usedAt time.Time, news bool) (name *event.ProfileText)
 	Used(who event.TenantProfile, usedAt time.Time)
 	Went(who event.TenantProfile, usedAt, at time.Time) // one, at a time; usedAt is zero where nothing is left
 	Forget(tenant string)
@@ -238,7 +239,7 @@ func (c *Cluster) Changed(tenant string, changes []SessionChange, known bool, at
 		who := event.TenantProfile{Tenant: tenant, Profile: now.who}
 		switch now.kind {
 		case came:
-			c.presence.Came(who, now.usedAt, !known)
+			c.remotes.share(tenant, c.presence.Came(who, now.usedAt, !known))
 		case used:
 			c.presence.Used(who, now.usedAt)
 		case went:

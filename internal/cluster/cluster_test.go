@@ -34,10 +34,14 @@ func (presence) Connected(*delivery.Connection)                 {}
 func (presence) Left(*delivery.Connection, time.Time)           {}
 func (presence) Disconnected(*delivery.Connection)              {}
 func (presence) Touch(*delivery.Connection, time.Time)          {}
-func (presence) Came(event.TenantProfile, time.Time, bool)      {}
 func (presence) Used(event.TenantProfile, time.Time)            {}
 func (presence) Went(event.TenantProfile, time.Time, time.Time) {}
 func (presence) Forget(string)                                  {}
+
+func (presence) Came(who event.TenantProfile, _ time.Time, _ bool) *event.ProfileText {
+	name := who.Profile.Text()
+	return &name
+}
 
 type typists struct{}
 

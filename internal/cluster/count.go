@@ -19,7 +19,7 @@ func (r *remotes) count(e *event.Event, members room.Crowd) (n int) {
 	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	if t.sessions.Len() == 0 {
+	if t.sessions.len() == 0 {
 		return 0
 	}
 	excluded := event.ExcludedBy(&e.Target)
@@ -34,12 +34,12 @@ func (r *remotes) count(e *event.Event, members room.Crowd) (n int) {
 		return n
 	case event.KindConnection:
 		id, err := uuid.Parse(e.Target.ConnectionID)
-		if s := t.sessions.Get(id); err == nil && s != nil && !excluded.Has(s.who.ref, id) {
+		if who, _ := t.sessions.get(id); err == nil && who != nil && !excluded.Has(who.Key(), id) {
 			n = 1
 		}
 		return n
 	case event.KindTenant:
-		return t.sessions.Len() - t.excludedLocked(&excluded, func(event.Profile) bool { return true })
+		return t.sessions.len() - t.excludedLocked(&excluded, func(event.Profile) bool { return true })
 	}
 	room, _ := e.Target.Room()
 	return max(0, t.inRoomLocked(room, members)-t.excludedLocked(&excluded, members.Has)) // somebody may have come since it was counted
@@ -53,7 +53,7 @@ func (t *tenantRemotes) excludedLocked(excluded *event.Excluded, in func(event.P
 		}
 	}
 	for who, some := range t.withoutLocked(excluded) {
-		if in(who.ref) && !excluded.HasAll(who.ref) {
+		if in(who.Key()) && !excluded.HasAll(who.Key()) {
 			n += some
 		}
 	}
@@ -101,8 +101,8 @@ func (t *tenantRemotes) lookInRoomLocked(members room.Crowd) (n int) {
 		}
 		return n
 	}
-	for ref, who := range t.people.All() {
-		if members.Has(ref) {
+	for who := range t.people.All() {
+		if members.Has(who.Key()) {
 			n += who.open
 		}
 	}
@@ -113,11 +113,11 @@ func (t *tenantRemotes) lookInRoomLocked(members room.Crowd) (n int) {
 func (t *tenantRemotes) withoutLocked(excluded *event.Excluded) map[*person]int {
 	var without map[*person]int
 	for id := range excluded.Connections() {
-		if s := t.sessions.Get(id); s != nil {
+		if who, _ := t.sessions.get(id); who != nil {
 			if without == nil {
 				without = map[*person]int{}
 			}
-			without[s.who]++
+			without[who]++
 		}
 	}
 	return without

@@ -87,10 +87,11 @@ type noted struct {
 	news, known []string
 }
 
-func (n *noted) Came(who event.TenantProfile, _ time.Time, news bool) {
+func (n *noted) Came(who event.TenantProfile, usedAt time.Time, news bool) *event.ProfileText {
 	if news {
 		n.news = append(n.news, who.Profile.ID)
 	} else {
 		n.known = append(n.known, who.Profile.ID)
 	}
+	return n.presence.Came(who, usedAt, news)
 }

@@ -22,19 +22,20 @@ type remotes struct {
 	tenants map[string]*tenantRemotes // guarded by mu, which is held for no more than a look
 }
 
-// What is kept of a connection, and of a person more, takes in bytes, with their places in
-// tables and beside names.
+// What is kept of a connection, of one that is not its person's first, and of a person takes in
+// bytes, with their places in tables. Names are presence's.
 const (
-	remoteBytes = 32 + 2*25
-	personBytes = 48 + 2*41
+	remoteBytes  = 2 * 25
+	sessionBytes = 32
+	personBytes  = 32 + 2*17
 )
 
 // tenantRemotes is one tenant's.
 type tenantRemotes struct {
 	mu sync.RWMutex // before counting
 	// Guarded by mu.
-	sessions sized.Table[uuid.UUID, *session]
-	people   sized.Table[event.Profile, *person]
+	sessions sessions
+	people   sized.Set[event.Profile, *person]
 	away     map[uuid.UUID]struct{} // whose hub has sent them away: they are about to go
 	bytes    int64                  // that were taken for them
 
@@ -100,7 +101,7 @@ func (r *remotes) empty(tenant string) bool {
 	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.sessions.Len() == 0
+	return t.sessions.len() == 0
 }
 
 // change takes in what changed of a session.
@@ -123,56 +124,76 @@ func (r *remotes) change(tenant string, c SessionChange) turned {
 
 // changeLocked is remotes.change.
 func (t *tenantRemotes) changeLocked(c SessionChange) turned {
-	s := t.sessions.Get(c.ID)
+	who, s := t.sessions.get(c.ID)
 	if c.Gone {
-		if s == nil {
+		if who == nil {
 			return turned{}
 		}
-		return t.removeLocked(c.ID, s)
+		return t.removeLocked(c.ID, who, s)
 	}
 	kind, at := used, c.ActiveAt.UnixNano()
-	if s == nil {
-		s, kind = t.addLocked(c, at), came
+	if who == nil {
+		who, kind = t.addLocked(c, at), came
 	} else {
-		s.who.used(s, at)
+		who.used(s, at)
 	}
 	if c.Drained {
 		t.away[c.ID] = struct{}{}
 	} else {
 		delete(t.away, c.ID)
 	}
-	return turned{kind: kind, who: s.who.ref, usedAt: time.Unix(0, s.who.latest.activeAt)}
+	return turned{kind: kind, who: who.Key(), usedAt: time.Unix(0, who.usedAt())}
 }
 
-func (t *tenantRemotes) addLocked(c SessionChange, at int64) *session {
+func (t *tenantRemotes) addLocked(c SessionChange, at int64) *person {
 	who := t.people.Get(c.Profile)
 	if who == nil {
-		who = &person{ref: c.Profile}
-		t.people.Put(c.Profile, who)
-		t.bytes += personBytes + c.Profile.Bytes()
+		name := c.Profile.Text()
+		who = &person{name: &name, firstAt: none}
+		t.people.Put(who)
+		t.bytes += personBytes
 	}
-	s := &session{who: who, activeAt: at}
-	who.add(s)
-	t.sessions.Put(c.ID, s)
-	t.bytes += remoteBytes
-	return s
+	s := who.add(at)
+	t.sessions.put(c.ID, who, s)
+	t.bytes += s.bytes()
+	return who
 }
 
-func (t *tenantRemotes) removeLocked(id uuid.UUID, s *session) turned {
-	who := s.who
+func (t *tenantRemotes) removeLocked(id uuid.UUID, who *person, s *session) turned {
 	who.remove(s)
-	t.sessions.Delete(id)
-	t.bytes -= remoteBytes
+	t.sessions.remove(id)
+	t.bytes -= s.bytes()
 	_, away := t.away[id]
 	delete(t.away, id)
-	now := turned{kind: went, who: who.ref, away: away}
-	if who.latest != nil {
-		now.usedAt = time.Unix(0, who.latest.activeAt)
+	now := turned{kind: went, who: who.Key(), away: away}
+	if who.open > 0 {
+		now.usedAt = time.Unix(0, who.usedAt())
 	} else {
-		t.people.Delete(who.ref)
-		t.bytes -= personBytes + who.ref.Bytes()
+		t.people.Delete(who)
+		t.bytes -= personBytes
 	}
 	return now
+}
+
+// bytes is what is kept of a connection; with nil, of its person's first.
+func (s *session) bytes() int64 {
+	if s == nil {
+		return remoteBytes
+	}
+	return remoteBytes + sessionBytes
+}
+
+// share has a person's name kept once: where presence does.
+func (r *remotes) share(tenant string, name *event.ProfileText) {
+	t := r.known(tenant)
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if who := t.people.Get(name.Profile()); who != nil {
+		who.name = name
+	}
 }
 
 // of are the connections that a hub has.
@@ -203,9 +224,5 @@ func (t *tenantRemotes) ids() []uuid.UUID {
 	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	ids := make([]uuid.UUID, 0, t.sessions.Len())
-	for id := range t.sessions.All() {
-		ids = append(ids, id)
-	}
-	return ids
+	return t.sessions.ids()
 }

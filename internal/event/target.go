@@ -46,6 +46,18 @@ func (p Profile) Check() error {
 	return CheckName(p.ID)
 }
 
+// ProfileText is the text form of a profile, which takes half the memory where there are many.
+type ProfileText string
+
+// Text is the text form, to be kept.
+func (p Profile) Text() ProfileText { return ProfileText(p.String()) }
+
+// Profile is what the text names. It takes no memory.
+func (t ProfileText) Profile() Profile {
+	kind, id, _ := strings.Cut(string(t), ":")
+	return Profile{kind, id}
+}
+
 // Bytes is the memory that the names take.
 func (p Profile) Bytes() int64 { return sized.Text(p.Type) + sized.Text(p.ID) }
 

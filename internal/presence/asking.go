@@ -14,8 +14,8 @@ type Person struct {
 }
 
 func (p *profile) person() Person {
-	at := event.FormatTime(p.activeAt.time())
-	return Person{p.ref, p.status, &at}
+	at := event.FormatTime(p.activeAt().time())
+	return Person{p.Key(), p.status.status(), &at}
 }
 
 // Of is what is known of profiles, in the order asked.
@@ -46,8 +46,8 @@ func (p *People) All(tenant string, status Status, begin func(size int) (end fun
 	}
 	defer end()
 	p.each(tenant, offline, func(who *profile) {
-		if who.status.Is(status) {
-			list = append(list, who.ref)
+		if who.status.status().Is(status) {
+			list = append(list, who.Key())
 		}
 	})
 	slices.SortFunc(list, event.CompareProfiles)
@@ -69,12 +69,12 @@ func (p *People) Present(tenant string, ref event.Profile) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	who := p.findLocked(tenant, ref)
-	return who != nil && who.announced != Offline
+	return who != nil && who.announced != isOffline
 }
 
 // Counts are how many profiles are not offline, all tenants together.
 func (p *People) Counts() (online, away int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.count[Online], p.count[Away]
+	return p.count[isOnline], p.count[isAway]
 }

@@ -27,7 +27,7 @@ func (c *crowd) remove(who *profile) {
 }
 
 // crowd is where a profile is by its status.
-func (p *profile) crowd() *crowd { return p.tenant.crowd(p.status == Offline) }
+func (p *profile) crowd() *crowd { return p.tenant.crowd(p.status == isOffline) }
 
 // crowd is those who are offline, or those who are not.
 func (t *tenant) crowd(offline bool) *crowd {

@@ -7,16 +7,19 @@ import (
 )
 
 // Came says that somebody is connected to another hub, who was last active there at a time. It
-// is no news of who was there before this hub heard of it.
-func (p *People) Came(a event.TenantProfile, usedAt time.Time, news bool) {
+// is no news of who was there before this hub heard of it. The name is kept as long as who is
+// connected there: others need no copy.
+func (p *People) Came(a event.TenantProfile, usedAt time.Time, news bool) (name *event.ProfileText) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	who := p.comesLocked(a.Tenant, a.Profile)
-	who.elsewhere = momentOf(usedAt)
+	who.usedElsewhere(momentOf(usedAt))
+	who.tidy()
 	p.reviseLocked(who, time.Now())
 	if !news {
 		who.announced = who.status
 	}
+	return &who.name
 }
 
 // Used says that somebody was active on another hub, at the latest at a time.
@@ -24,7 +27,7 @@ func (p *People) Used(a event.TenantProfile, usedAt time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if who := p.findLocked(a.Tenant, a.Profile); who != nil {
-		who.elsewhere = momentOf(usedAt)
+		who.usedElsewhere(momentOf(usedAt))
 		p.reviseLocked(who, time.Now())
 	}
 }
@@ -35,7 +38,7 @@ func (p *People) Went(a event.TenantProfile, usedAt, at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if who := p.findLocked(a.Tenant, a.Profile); who != nil {
-		who.elsewhere = momentOf(usedAt)
+		who.usedElsewhere(momentOf(usedAt))
 		p.leftLocked(who, at)
 	}
 }
@@ -47,7 +50,7 @@ func (p *People) Forget(tenant string) {
 		if who.elsewhere == never {
 			return
 		}
-		who.elsewhere = never
+		who.usedElsewhere(never)
 		if !who.connected() {
 			who.leftBy(now.Add(-p.cfg.Grace))
 		}

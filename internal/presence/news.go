@@ -48,7 +48,7 @@ func (p *People) move(now time.Time) (more bool) {
 			return false
 		}
 		p.due.Set(who, time.Time{})
-		if who.seen != nil && now.Sub(who.leftAt) >= seenTTL {
+		if who.known().seen != nil && now.Sub(who.more.leftAt) >= seenTTL {
 			p.forgetLocked(who)
 		} else {
 			p.reviseLocked(who, now)
@@ -67,13 +67,13 @@ func (p *profile) note(all map[string]*News, known bool) {
 	t := p.tenant
 	n := all[t.name]
 	if n == nil {
-		n = &News{Online: t.count[Online], Away: t.count[Away]}
+		n = &News{Online: t.count[isOnline], Away: t.count[isAway]}
 		all[t.name] = n
 	}
 	if same {
-		n.Known = append(n.Known, p.ref)
+		n.Known = append(n.Known, p.Key())
 		return
 	}
-	n.Changes = append(n.Changes, Change{p.ref, p.status, p.announced, event.FormatTime(p.activeAt.time())})
+	n.Changes = append(n.Changes, Change{p.Key(), p.status.status(), p.announced.status(), event.FormatTime(p.activeAt().time())})
 	p.announced = p.status
 }

@@ -47,72 +47,34 @@ type People struct {
 	due     due.Queue[*profile]
 	dirty   []*profile // status may differ from what was announced
 	left    []*profile // offline since the last Advance
-	count   map[Status]int
+	count   counts
 }
 
 // New makes them; nobody is there yet.
-func New(cfg Config) *People { return &People{cfg: cfg, count: map[Status]int{}} }
+func New(cfg Config) *People { return &People{cfg: cfg} }
 
 // tenant is the people of one tenant.
 type tenant struct {
 	name     string
-	profiles sized.Table[event.Profile, *profile]
+	pools    *allowance.Pools // where it is counted what is kept
+	profiles sized.Set[event.Profile, *profile]
 	present  crowd     // those who are not offline
 	absent   crowd     // those who are
 	seen     list.List // of *profile: those of them who are remembered, first who left first
-	count    map[Status]int
+	count    counts
 }
-
-type profile struct {
-	due       due.Item
-	tenant    *tenant
-	ref       event.Profile
-	conns     []*delivery.Connection
-	usedAt    moment    // the latest activity of conns
-	elsewhere moment    // the latest activity of connections to other hubs; never: there are none
-	activeAt  moment    // the latest activity ever
-	spokeAt   moment    // activity that is no connection's own: typing
-	leftAt    time.Time // when the last connection closed, since one opened
-	status    Status
-	announced Status // at the last Advance
-	dirty     bool
-	place     int32         // in its crowd
-	seen      *list.Element // in tenant.seen
-}
-
-// moment is a time, in Unix nanoseconds: there are many.
-type moment int64
-
-// never is before every other.
-const never moment = 0
-
-func momentOf(at time.Time) moment {
-	if at.IsZero() {
-		return never
-	}
-	return moment(at.UnixNano())
-}
-
-func (m moment) time() time.Time {
-	if m == never {
-		return time.Time{}
-	}
-	return time.Unix(0, int64(m))
-}
-
-// Due implements due.Owner.
-func (p *profile) Due() *due.Item { return &p.due }
 
 // Connected says that a connection is about to open.
 func (p *People) Connected(c *delivery.Connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	who := p.comesLocked(c.Tenant, c.Profile)
-	if len(who.conns) == 0 {
-		who.usedAt = never
+	m := who.change()
+	if len(m.conns) == 0 {
+		m.usedAt = never
 	}
-	who.conns = append(who.conns, c)
-	who.used(c)
+	m.conns = append(m.conns, c)
+	m.used(c)
 	p.reviseLocked(who, time.Now())
 }
 
@@ -120,7 +82,9 @@ func (p *People) Connected(c *delivery.Connection) {
 func (p *People) comesLocked(tenant string, ref event.Profile) *profile {
 	who := p.ensureLocked(tenant, ref)
 	p.returnedLocked(who)
-	who.leftAt = time.Time{}
+	if who.more != nil {
+		who.more.leftAt = time.Time{}
+	}
 	return who
 }
 
@@ -128,14 +92,14 @@ func (p *People) comesLocked(tenant string, ref event.Profile) *profile {
 func (p *People) ensureLocked(name string, ref event.Profile) *profile {
 	t, more := p.tenants.Get(name), int64(0)
 	if t == nil {
-		t = &tenant{name: name, count: map[Status]int{}}
+		t = &tenant{name: name, pools: p.cfg.Pools}
 		p.tenants.Put(name, t)
 		more += t.bytes()
 	}
 	who := t.profiles.Get(ref)
 	if who == nil {
-		who = &profile{tenant: t, ref: ref, status: Offline, announced: Offline}
-		t.profiles.Put(ref, who)
+		who = &profile{tenant: t, name: ref.Text(), status: isOffline, announced: isOffline}
+		t.profiles.Put(who)
 		t.absent.add(who)
 		more += who.bytes()
 	}
@@ -160,12 +124,13 @@ func (p *People) Left(c *delivery.Connection, at time.Time) {
 	if who == nil {
 		return
 	}
-	who.conns = slices.DeleteFunc(who.conns, func(other *delivery.Connection) bool { return other == c })
-	if len(who.conns) == 0 {
-		who.conns = nil
+	m := who.change()
+	m.conns = slices.DeleteFunc(m.conns, func(other *delivery.Connection) bool { return other == c })
+	if len(m.conns) == 0 {
+		m.conns = nil
 	}
-	if momentOf(c.LastActivity()) >= who.usedAt { // else another was used later
-		who.lookAtAll()
+	if momentOf(c.LastActivity()) >= m.usedAt { // else another was used later
+		m.lookAtAll()
 	}
 	p.leftLocked(who, at)
 }
@@ -180,16 +145,13 @@ func (p *People) leftLocked(who *profile, at time.Time) {
 	p.reviseLocked(who, now)
 }
 
-// connected says whether somebody has a connection, on whichever hub.
-func (p *profile) connected() bool { return len(p.conns) > 0 || p.elsewhere != never }
-
 // Touch says that a connection was active at a time, which is now.
 func (p *People) Touch(c *delivery.Connection, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c.Active(now)
 	if who := p.findLocked(c.Tenant, c.Profile); who != nil {
-		who.used(c)
+		who.change().used(c)
 		p.reviseLocked(who, now)
 	}
 }
@@ -200,7 +162,7 @@ func (p *People) Spoke(a event.TenantProfile) {
 	defer p.mu.Unlock()
 	if who := p.findLocked(a.Tenant, a.Profile); who != nil {
 		now := time.Now()
-		who.spokeAt = momentOf(now)
+		who.change().spokeAt = momentOf(now)
 		p.reviseLocked(who, now)
 	}
 }
@@ -212,23 +174,23 @@ func (p *People) findLocked(tenant string, ref event.Profile) *profile {
 	return nil
 }
 
-// used notes the activity of one of a profile's connections.
-func (p *profile) used(c *delivery.Connection) {
-	p.usedAt = max(p.usedAt, momentOf(c.LastActivity()))
+// used notes the activity of one of the connections.
+func (m *more) used(c *delivery.Connection) {
+	m.usedAt = max(m.usedAt, momentOf(c.LastActivity()))
 }
 
 // lookAtAll notes the activity of those connections that there are now.
-func (p *profile) lookAtAll() {
-	p.usedAt = never
-	for _, c := range p.conns {
-		p.used(c)
+func (m *more) lookAtAll() {
+	m.usedAt = never
+	for _, c := range m.conns {
+		m.used(c)
 	}
 }
 
 // leftBy notes when a connection closed: the last to be told of need not be the last
 // that closed.
 func (p *profile) leftBy(at time.Time) {
-	if at.After(p.leftAt) {
-		p.leftAt = at
+	if m := p.change(); at.After(m.leftAt) {
+		m.leftAt = at
 	}
 }

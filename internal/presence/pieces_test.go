@@ -23,7 +23,7 @@ func TestPresenceIsLookedAtInPieces(t *testing.T) {
 		met, pieces := map[string]bool{}, 0
 		for end := math.MaxInt; end > 0; pieces++ {
 			looked := 0
-			end = w.some("acme", false, end, func(who *profile) { looked++; met[who.ref.ID] = true })
+			end = w.some("acme", false, end, func(who *profile) { looked++; met[who.Key().ID] = true })
 			is.True(looked <= piece) // under the lock
 			for i := pieces; i < people/2; i += 7 {
 				w.Left(conns[i], time.Now().Add(-time.Minute)) // its grace is over
@@ -99,11 +99,11 @@ func TestPresenceLooksAtNoOtherConnection(t *testing.T) {
 		w.passes(time.Second)
 		another := w.comes(1)
 		w.Left(one, time.Now())
-		is.True(who.activeAt < momentOf(untold))
+		is.True(who.activeAt() < momentOf(untold))
 		w.Left(another, time.Now())
-		is.True(who.activeAt == momentOf(untold)) // the latest has left
-		is.Equal(len(who.conns), 1)
+		is.True(who.activeAt() == momentOf(untold)) // the latest has left
+		is.Equal(len(who.known().conns), 1)
 		w.Left(other, time.Now())
-		is.True(who.usedAt == never)
+		is.True(who.known().usedAt == never)
 	})
 }

@@ -9,25 +9,20 @@ import (
 
 const seenTTL = 24 * time.Hour // so long an offline profile's last activity is remembered
 
-// What is kept of a tenant and of a profile takes in bytes, beside its names and with
-// its places in tables.
-const (
-	tenantBytes  = 600
-	profileBytes = 208 + 2*41 + 2*16 + 2*8
-	seenBytes    = 64 // of who is offline more
-)
+// tenantBytes is what a tenant takes, beside its name and its people.
+const tenantBytes = 600
 
 // bytes is what is kept of a tenant, beside its people.
 func (t *tenant) bytes() int64 { return tenantBytes + sized.Text(t.name) }
 
-// bytes is what is kept of a profile.
-func (p *profile) bytes() int64 { return profileBytes + p.ref.Bytes() }
-
 // reviseLocked sets the status that follows from somebody's connections, and when to
 // look again.
 func (p *People) reviseLocked(who *profile, now time.Time) {
-	active := max(who.usedAt, who.elsewhere, who.spokeAt)
-	who.activeAt = max(who.activeAt, active)
+	active := who.elsewhere
+	if m := who.more; m != nil {
+		active = max(active, m.usedAt, m.spokeAt)
+		m.activeAt = max(m.activeAt, active)
+	}
 	status, again := p.statusLocked(who, active.time(), now)
 	// A later time waits until the present one has come: activity is frequent.
 	if who.due.At().IsZero() || again.IsZero() || again.Before(who.due.At()) {
@@ -40,27 +35,28 @@ func (p *People) reviseLocked(who *profile, now time.Time) {
 
 // statusLocked is the status that somebody has now who was last active at a time, and when it
 // has to be looked at again; the zero time: never.
-func (p *People) statusLocked(who *profile, active, now time.Time) (status Status, again time.Time) {
+func (p *People) statusLocked(who *profile, active, now time.Time) (status state, again time.Time) {
 	if !who.connected() {
-		if back := who.leftAt.Add(p.cfg.Grace); back.After(now) {
+		m := who.known()
+		if back := m.leftAt.Add(p.cfg.Grace); back.After(now) {
 			return who.status, back // a page reload is no event
 		}
-		if who.seen != nil {
-			again = who.leftAt.Add(seenTTL)
+		if m.seen != nil {
+			again = m.leftAt.Add(seenTTL)
 		}
-		return Offline, again
+		return isOffline, again
 	}
 	if p.cfg.IdleTimeout <= 0 {
-		return Online, time.Time{}
+		return isOnline, time.Time{}
 	}
 	if idle := active.Add(p.cfg.IdleTimeout); idle.After(now) {
-		return Online, idle
+		return isOnline, idle
 	}
-	return Away, time.Time{}
+	return isAway, time.Time{}
 }
 
 // changeLocked gives somebody another status.
-func (p *People) changeLocked(who *profile, status Status) {
+func (p *People) changeLocked(who *profile, status state) {
 	t := who.tenant
 	t.count[who.status]--
 	t.count[status]++
@@ -73,8 +69,8 @@ func (p *People) changeLocked(who *profile, status Status) {
 		who.dirty = true
 		p.dirty = append(p.dirty, who)
 	}
-	if status == Offline {
-		p.cfg.Offline(event.TenantProfile{Tenant: t.name, Profile: who.ref})
+	if status == isOffline {
+		p.cfg.Offline(event.TenantProfile{Tenant: t.name, Profile: who.Key()})
 		p.left = append(p.left, who)
 	}
 }
@@ -82,10 +78,11 @@ func (p *People) changeLocked(who *profile, status Status) {
 // rememberLocked keeps who has gone offline, for a time, in the place of those of its
 // tenant who left first where there is no room for more.
 func (p *People) rememberLocked(who *profile) {
-	if who.status != Offline || who.seen != nil || who.tenant.profiles.Get(who.ref) != who {
+	if who.status != isOffline || who.known().seen != nil || who.tenant.profiles.Get(who.Key()) != who {
 		return
 	}
-	t, n := who.tenant, who.bytes()+seenBytes
+	t, m := who.tenant, who.change()
+	n := who.bytes() + seenBytes
 	for !p.cfg.Pools.Seen.Take(t.name, n) {
 		first := t.seen.Front()
 		if first == nil {
@@ -95,18 +92,19 @@ func (p *People) rememberLocked(who *profile) {
 		p.forgetLocked(first.Value.(*profile))
 	}
 	p.cfg.Pools.State.Force(t.name, seenBytes)
-	who.seen = t.seen.PushBack(who)
-	p.due.Set(who, who.leftAt.Add(seenTTL))
+	m.seen = t.seen.PushBack(who)
+	p.due.Set(who, m.leftAt.Add(seenTTL))
 }
 
 // returnedLocked ends that somebody is remembered as offline.
 func (p *People) returnedLocked(who *profile) {
-	if who.seen == nil {
+	seen := who.known().seen
+	if seen == nil {
 		return
 	}
 	t := who.tenant
-	t.seen.Remove(who.seen)
-	who.seen = nil
+	t.seen.Remove(seen)
+	who.more.seen = nil
 	p.cfg.Pools.Seen.Give(t.name, who.bytes()+seenBytes)
 	p.cfg.Pools.State.Give(t.name, seenBytes)
 }
@@ -121,7 +119,7 @@ func (p *People) forgetLocked(who *profile) {
 func (p *People) dropLocked(who *profile) {
 	t, less := who.tenant, who.bytes()
 	p.due.Set(who, time.Time{})
-	t.profiles.Delete(who.ref)
+	t.profiles.Delete(who)
 	who.crowd().remove(who)
 	if t.profiles.Len() == 0 {
 		p.tenants.Delete(t.name)

@@ -1,0 +1,136 @@
+package presence
+
+import (
+	"container/list"
+	"time"
+
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/due"
+	"realtimehub/internal/event"
+	"realtimehub/internal/sized"
+)
+
+// profile is somebody who is kept. There may be very many who have connections to other hubs and
+// nothing else: of them no more is kept than is in it.
+type profile struct {
+	due       due.Item
+	tenant    *tenant
+	name      event.ProfileText
+	more      *more  // nil: nothing of that is so
+	elsewhere moment // the latest activity of connections to other hubs; never: there are none
+	place     int32  // in its crowd
+	status    state
+	announced state // at the last Advance
+	dirty     bool
+}
+
+// more is what is kept beside of somebody who has connections to this hub, of whom one has closed
+// on whichever, or who types.
+type more struct {
+	conns    []*delivery.Connection
+	usedAt   moment        // the latest activity of conns
+	spokeAt  moment        // activity that is no connection's own: typing
+	activeAt moment        // the latest activity ever, but for elsewhere
+	leftAt   time.Time     // when the last connection closed, since one opened
+	seen     *list.Element // in tenant.seen
+}
+
+// What is kept of a profile takes in bytes, beside its name and with its places in tables and
+// lists, of which those grow by a quarter.
+const (
+	profileBytes = 80 + 2*17 + 3*10
+	moreBytes    = 80
+	seenBytes    = 64 // of who is remembered
+)
+
+// bytes is what is kept of a profile.
+func (p *profile) bytes() int64 {
+	bytes := profileBytes + sized.Text(string(p.name))
+	if p.more != nil {
+		bytes += moreBytes
+	}
+	return bytes
+}
+
+// Key implements sized.Keyed.
+func (p *profile) Key() event.Profile { return p.name.Profile() }
+
+// Due implements due.Owner.
+func (p *profile) Due() *due.Item { return &p.due }
+
+// known is what is kept beside of somebody, to be read.
+func (p *profile) known() more {
+	if p.more == nil {
+		return more{}
+	}
+	return *p.more
+}
+
+// change is what is kept beside of somebody, to be changed.
+func (p *profile) change() *more {
+	if p.more == nil {
+		p.more = &more{}
+		p.tenant.pools.State.Force(p.tenant.name, moreBytes)
+	}
+	return p.more
+}
+
+// tidy drops what is kept beside of somebody who has come, if it says nothing any more.
+func (p *profile) tidy() {
+	m := p.known()
+	says := len(m.conns) > 0 || max(m.usedAt, m.spokeAt) > never || m.activeAt > p.elsewhere
+	if p.more != nil && !says {
+		p.more = nil
+		p.tenant.pools.State.Give(p.tenant.name, moreBytes)
+	}
+}
+
+// connected says whether somebody has a connection, on whichever hub.
+func (p *profile) connected() bool { return p.elsewhere != never || len(p.known().conns) > 0 }
+
+// activeAt is the latest activity ever.
+func (p *profile) activeAt() moment { return max(p.elsewhere, p.known().activeAt) }
+
+// usedElsewhere notes the latest activity of connections to other hubs. It may be earlier than it
+// was: a connection may have gone.
+func (p *profile) usedElsewhere(at moment) {
+	if at < p.elsewhere {
+		m := p.change()
+		m.activeAt = max(m.activeAt, p.elsewhere)
+	}
+	p.elsewhere = at
+}
+
+// moment is a time, in Unix nanoseconds: there are many.
+type moment int64
+
+// never is before every other.
+const never moment = 0
+
+func momentOf(at time.Time) moment {
+	if at.IsZero() {
+		return never
+	}
+	return moment(at.UnixNano())
+}
+
+func (m moment) time() time.Time {
+	if m == never {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(m))
+}
+
+// state is a Status where there are many.
+type state uint8
+
+const (
+	isOffline state = iota
+	isOnline
+	isAway
+)
+
+func (s state) status() Status { return [...]Status{Offline, Online, Away}[s] }
+
+// counts are how many profiles each state has.
+type counts [3]int
