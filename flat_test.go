@@ -60,6 +60,10 @@ func BenchmarkFlat(b *testing.B) {
 		hub.cluster.Connections(context.Background(), "acme", nil, "", 100, anyLength)
 	})
 	flat(b, "touch of a profile's connections", 1_000, devices, func(hub *Hub) { hub.people.Touch(one, time.Now()) })
+	flat(b, "leave of the one used last of a profile's connections", 1_000, devices, func(hub *Hub) {
+		hub.people.Left(one, time.Now())
+		hub.people.Connected(one)
+	})
 }
 
 // BenchmarkConnectBeside: one after the other connects while events go to all of a tenant's 50,000

@@ -2,7 +2,6 @@ package presence
 
 import (
 	"container/list"
-	"slices"
 	"sync"
 	"time"
 
@@ -67,8 +66,7 @@ type profile struct {
 	due       due.Item
 	tenant    *tenant
 	ref       event.Profile
-	conns     []*delivery.Connection
-	usedAt    moment    // the latest activity of conns
+	conns     recent    // those to this hub
 	elsewhere moment    // the latest activity of connections to other hubs; never: there are none
 	activeAt  moment    // the latest activity ever
 	spokeAt   moment    // activity that is no connection's own: typing
@@ -108,11 +106,7 @@ func (p *People) Connected(c *delivery.Connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	who := p.comesLocked(c.Tenant, c.Profile)
-	if len(who.conns) == 0 {
-		who.usedAt = never
-	}
-	who.conns = append(who.conns, c)
-	who.used(c)
+	who.conns.add(c)
 	p.reviseLocked(who, time.Now())
 }
 
@@ -160,12 +154,8 @@ func (p *People) Left(c *delivery.Connection, at time.Time) {
 	if who == nil {
 		return
 	}
-	who.conns = slices.DeleteFunc(who.conns, func(other *delivery.Connection) bool { return other == c })
-	if len(who.conns) == 0 {
-		who.conns = nil
-	}
-	if momentOf(c.LastActivity()) >= who.usedAt { // else another was used later
-		who.lookAtAll()
+	if who.conns.has(c) {
+		who.conns.remove(c)
 	}
 	p.leftLocked(who, at)
 }
@@ -181,15 +171,16 @@ func (p *People) leftLocked(who *profile, at time.Time) {
 }
 
 // connected says whether somebody has a connection, on whichever hub.
-func (p *profile) connected() bool { return len(p.conns) > 0 || p.elsewhere != never }
+func (p *profile) connected() bool { return p.conns.last != nil || p.elsewhere != never }
 
 // Touch says that a connection was active at a time, which is now.
 func (p *People) Touch(c *delivery.Connection, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c.Active(now)
-	if who := p.findLocked(c.Tenant, c.Profile); who != nil {
-		who.used(c)
+	if who := p.findLocked(c.Tenant, c.Profile); who != nil && who.conns.has(c) {
+		who.conns.remove(c)
+		who.conns.add(c)
 		p.reviseLocked(who, now)
 	}
 }
@@ -210,19 +201,6 @@ func (p *People) findLocked(tenant string, ref event.Profile) *profile {
 		return t.profiles.Get(ref)
 	}
 	return nil
-}
-
-// used notes the activity of one of a profile's connections.
-func (p *profile) used(c *delivery.Connection) {
-	p.usedAt = max(p.usedAt, momentOf(c.LastActivity()))
-}
-
-// lookAtAll notes the activity of those connections that there are now.
-func (p *profile) lookAtAll() {
-	p.usedAt = never
-	for _, c := range p.conns {
-		p.used(c)
-	}
 }
 
 // leftBy notes when a connection closed: the last to be told of need not be the last

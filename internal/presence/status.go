@@ -13,7 +13,7 @@ const seenTTL = 24 * time.Hour // so long an offline profile's last activity is 
 // its places in tables.
 const (
 	tenantBytes  = 600
-	profileBytes = 208 + 2*41 + 2*16 + 2*8
+	profileBytes = 176 + 2*41 + 2*16 + 2*8
 	seenBytes    = 64 // of who is offline more
 )
 
@@ -26,7 +26,7 @@ func (p *profile) bytes() int64 { return profileBytes + p.ref.Bytes() }
 // reviseLocked sets the status that follows from somebody's connections, and when to
 // look again.
 func (p *People) reviseLocked(who *profile, now time.Time) {
-	active := max(who.usedAt, who.elsewhere, who.spokeAt)
+	active := max(who.conns.usedAt(), who.elsewhere, who.spokeAt)
 	who.activeAt = max(who.activeAt, active)
 	status, again := p.statusLocked(who, active.time(), now)
 	// A later time waits until the present one has come: activity is frequent.
