@@ -38,6 +38,9 @@ func TestBroadcastsAreHeardInOrder(t *testing.T) {
 			buffer := func(cfg *Config) { cfg.StreamBuffer = 0 }
 			atOnce := &side{rig: newRig(t, buffer)}
 			later := &side{rig: newRig(t, buffer, func(cfg *Config) { cfg.Log = late{history.NewMemory(testLimits)} })}
+			for _, s := range []*side{atOnce, later} {
+				s.joinMany(t, "1", "2")
+			}
 			w := &world{t: t, random: rand.New(rand.NewPCG(seed, 20))}
 			for range 150 {
 				happens := w.next()
@@ -81,6 +84,18 @@ type side struct {
 
 	said  []*history.Entry
 	reach []int32 // of each how many connections it is for
+}
+
+// joinMany has people be in so many rooms that one more is very many (room.Memberships).
+func (s *side) joinMany(t *testing.T, people ...string) {
+	acme, err := s.rig.Tenants.openLocked(t.Context(), "acme")
+	is.New(t).NoErr(err)
+	for _, who := range people {
+		for i := range 999 {
+			acme.rooms.Add(event.Room{Kind: event.KindConversation, ID: fmt.Sprint(i)}, user(who), 0)
+		}
+	}
+	acme.mu.Unlock()
 }
 
 // counts how many connections a target has.
