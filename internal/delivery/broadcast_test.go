@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -105,7 +106,7 @@ func (s *side) counts(to *event.Target) (n int32) {
 	defer acme.mu.Unlock()
 	room, isRoom := to.Room()
 	for _, c := range acme.conns {
-		if !excluded.Has(c.Profile, c.ID) && (to.Kind == event.KindTenant || isRoom && acme.rooms.Has(room, c.Profile)) {
+		if !excluded.Has(c.Profile, c.ID) && (to.Kind == event.KindTenant || isRoom && acme.rooms.Has(room, c.Profile) || slices.Contains(to.Profiles, c.Profile)) {
 			n++
 		}
 	}
@@ -248,11 +249,15 @@ func (w *world) comes() func(*side) {
 // long is a payload of which few are read of a history at once.
 var long = strings.Repeat("x", chunkBytes/4)
 
-// says is an event: to the tenant, but for some of it; to a room; to the person of a connection; or to that
-// alone. What is stored is long, so that it takes several steps to catch up with it.
+// says is an event: to the tenant, but for some of it; to a room; to some people; to the person of a
+// connection; or to that alone. What is stored is long, so that it takes several steps to catch up with it.
 func (w *world) says(i int) func(*side) {
 	e := event.Event{ID: w.id().String(), TenantID: "acme", Type: w.typ(), Timestamp: time.Now(), Payload: []byte(`"short"`)}
-	kind, room := w.random.IntN(10), w.room()
+	kind, room := w.random.IntN(12), w.room()
+	named := make([]event.Profile, 2+w.random.IntN(6))
+	for i, who := range w.random.Perm(10)[:len(named)] {
+		named[i] = user(fmt.Sprint(who))
+	}
 	if e.Ephemeral = kind == 0 || w.random.IntN(2) == 0; !e.Ephemeral {
 		w.stored++
 		e.Payload = []byte(`"` + long + `"`)
@@ -264,6 +269,8 @@ func (w *world) says(i int) func(*side) {
 			e.Target = event.ToConnection(c.ID.String())
 		case 1, 2:
 			e.Target = event.ToProfile(c.Profile)
+		case 10, 11:
+			e.Target = event.ToProfiles(named...)
 		case 5, 6, 7:
 			e.Target = event.ToGroup(room.ID)
 		case 3:
