@@ -60,6 +60,18 @@ func BenchmarkFlat(b *testing.B) {
 		hub.cluster.Connections(context.Background(), "acme", nil, "", 100, anyLength)
 	})
 	flat(b, "touch of a profile's connections", 1_000, devices, func(hub *Hub) { hub.people.Touch(one, time.Now()) })
+	rooms := func(hub *Hub, n int) {
+		for i := range n {
+			hub.members.SetMembers(context.Background(), "acme", event.Room{Kind: event.KindGroup, ID: fmt.Sprint(i)}, []event.Profile{{Type: "user", ID: "me"}})
+		}
+	}
+	flat(b, "connect and leave of somebody in rooms", 1_000, rooms, func(hub *Hub) {
+		hub.streams.Kick(opens(hub, "acme", "me"), delivery.CloseKicked)
+	})
+	flat(b, "leave of the one used last of a profile's connections", 1_000, devices, func(hub *Hub) {
+		hub.people.Left(one, time.Now())
+		hub.people.Connected(one)
+	})
 }
 
 // BenchmarkConnectBeside: one after the other connects while events go to all of a tenant's 50,000

@@ -7,6 +7,7 @@ import (
 
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // broadcast is something for many of a tenant's streams. It is handed to a piece of them at a
@@ -14,23 +15,41 @@ import (
 // changes its person's rooms, has it hear first what it lacks (hearLocked): so each is sent
 // everything in the tenant's order, as if all had been handed it at once.
 type broadcast struct {
-	number uint64            // counts the tenant's
-	to     event.Room        // whose members it is for; everybody: all
+	number uint64 // counts the tenant's
+	to     audience
 	give   func(*Connection) // the tenant is locked
 }
 
-// everybody is no room.
-var everybody event.Room
+// audience is whom a broadcast is for: a room's members, or those whom an entry names.
+type audience struct {
+	room  event.Room
+	entry *history.Entry
+}
+
+// everybody is all of a tenant.
+var everybody audience
+
+// hasLocked says whether an audience has a profile in it.
+func (t *tenant) hasLocked(a audience, p event.Profile) bool {
+	switch {
+	case a == everybody:
+		return true
+	case a.entry != nil:
+		return a.entry.Names(p)
+	}
+	return t.rooms.Has(a.room, p)
+}
 
 // broadcasts are a tenant's that some streams may not have heard yet.
 type broadcasts struct {
 	last uint64      // the number of the newest that there was
 	list []broadcast // in their order
 
-	// A walk is through the tenant's connections, or a room's connected members, from the last to
-	// the first. Who comes meanwhile is added behind, and has heard all that was before; in the
-	// place of who goes comes the last, whom the walk has been at, or comes to still.
-	through event.Room
+	// A walk is through the tenant's connections, a room's connected members, or a list of names,
+	// from the last to the first. Who comes meanwhile is added behind, or is named before, and has
+	// heard all that was before; in the place of who goes comes the last, whom the walk has been
+	// at, or comes to still.
+	through audience
 	left    int    // to how many it comes still; 0: there is no walk
 	until   uint64 // after it, those up to this number have been heard
 }
@@ -41,9 +60,8 @@ var walkPiece atomic.Int32
 
 func init() { walkPiece.Store(1000) }
 
-// broadcastLocked has give called for each connection that there is now, or for those of a room's
-// members.
-func (t *tenant) broadcastLocked(to event.Room, give func(*Connection)) {
+// broadcastLocked has give called for each connection of an audience that there is now.
+func (t *tenant) broadcastLocked(to audience, give func(*Connection)) {
 	if len(t.conns) > 0 {
 		t.broadcasts.last++
 		t.broadcasts.list = append(t.broadcasts.list, broadcast{number: t.broadcasts.last, to: to, give: give})
@@ -61,20 +79,28 @@ func (t *tenant) hearLocked(c *Connection) {
 
 // hearFirstLocked has a profile's connections hear what they lack, before its rooms change.
 func (t *tenant) hearFirstLocked(p event.Profile) {
-	if m := t.rooms.Person(p); m != nil && len(t.broadcasts.list) > 0 {
-		for _, c := range m.Conns() {
+	if len(t.broadcasts.list) > 0 {
+		for _, c := range t.connsLocked(p) {
 			t.hearLocked(c)
 		}
 	}
 }
 
-// handLocked hands c something that it has not heard, if it is for c, who is in a room.
-func (t *tenant) handLocked(c *Connection, b *broadcast, in event.Room) {
+// connsLocked are a profile's connections.
+func (t *tenant) connsLocked(p event.Profile) []*Connection {
+	if m := t.rooms.Person(p); m != nil {
+		return m.Conns()
+	}
+	return nil
+}
+
+// handLocked hands c something that it has not heard, if it is for c, who is in an audience.
+func (t *tenant) handLocked(c *Connection, b *broadcast, in audience) {
 	if c.heard >= b.number {
 		return
 	}
 	c.heard = b.number
-	if b.to == everybody || b.to == in || t.rooms.Has(b.to, c.Profile) {
+	if b.to == in || t.hasLocked(b.to, c.Profile) {
 		b.give(c)
 	}
 }
@@ -111,11 +137,15 @@ func (t *tenant) walkLocked(most int) {
 }
 
 // throughLocked is what a walk goes through, and the connections at each place of it.
-func (t *tenant) throughLocked(room event.Room) (size int, conns func(at int) []*Connection) {
-	if room == everybody {
+func (t *tenant) throughLocked(a audience) (size int, conns func(at int) []*Connection) {
+	switch {
+	case a == everybody:
 		return len(t.conns), func(at int) []*Connection { return t.conns[at : at+1] }
+	case a.entry != nil:
+		named := a.entry.Event.Target.Profiles
+		return len(named), func(at int) []*Connection { return t.connsLocked(named[at]) }
 	}
-	here, _ := t.rooms.Here(room, math.MaxUint64)
+	here, _ := t.rooms.Here(a.room, math.MaxUint64)
 	return len(here), func(at int) []*Connection { return here[at].Conns() }
 }
 

@@ -140,6 +140,35 @@ func TestABroadcastLetsOthersIn(t *testing.T) {
 	is.Equal(heard, many)
 }
 
+// Of many who are named, a piece is looked up before others have the tenant; who has to do with it
+// meanwhile has heard.
+func TestManyWhoAreNamedAreToldInPieces(t *testing.T) {
+	is := is.New(t)
+	r := newRig(t, func(cfg *Config) { cfg.Log = late{history.NewMemory(testLimits)} })
+	piece := int(walkPiece.Load())
+	named := make([]event.Profile, 3*piece)
+	for i := range named {
+		named[i] = user(fmt.Sprint(i))
+	}
+	first, last := named[0], named[len(named)-1]
+	for _, who := range []event.Profile{first, first, named[piece], last} {
+		r.connect(t, Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: who})
+	}
+	e := &event.Event{ID: uuid.NewString(), TenantID: "acme", Type: "a.b", Payload: []byte("1"), Target: event.ToProfiles(named...), Ephemeral: true}
+	entry := &history.Entry{Event: e, Envelope: e.Seal()}
+	is.NoErr(r.log.Append(t.Context(), []*history.Entry{entry}))
+	is.Equal(r.Tenants.CountHere(e), 4)
+	acme := r.Tenants.find("acme")
+	defer acme.mu.Unlock()
+	is.Equal(entry.Reached, int32(0)) // nobody was looked up yet
+	acme.walkLocked(piece)
+	is.Equal(entry.Reached, int32(1)) // of the last thousand
+	acme.hearFirstLocked(first)
+	is.Equal(entry.Reached, int32(3))
+	acme.walkOnLocked()
+	is.Equal(entry.Reached, int32(4))
+}
+
 // resumed notes what a person's other connections were sent as one of them came.
 type resumed struct {
 	heard

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -38,6 +39,9 @@ func TestBroadcastsAreHeardInOrder(t *testing.T) {
 			buffer := func(cfg *Config) { cfg.StreamBuffer = 0 }
 			atOnce := &side{rig: newRig(t, buffer)}
 			later := &side{rig: newRig(t, buffer, func(cfg *Config) { cfg.Log = late{history.NewMemory(testLimits)} })}
+			for _, s := range []*side{atOnce, later} {
+				s.joinMany(t, "1", "2")
+			}
 			w := &world{t: t, random: rand.New(rand.NewPCG(seed, 20))}
 			for range 150 {
 				happens := w.next()
@@ -83,6 +87,18 @@ type side struct {
 	reach []int32 // of each how many connections it is for
 }
 
+// joinMany has people be in so many rooms that one more is very many (room.Memberships).
+func (s *side) joinMany(t *testing.T, people ...string) {
+	acme, err := s.rig.Tenants.openLocked(t.Context(), "acme")
+	is.New(t).NoErr(err)
+	for _, who := range people {
+		for i := range 999 {
+			acme.rooms.Add(event.Room{Kind: event.KindConversation, ID: fmt.Sprint(i)}, user(who), 0)
+		}
+	}
+	acme.mu.Unlock()
+}
+
 // counts how many connections a target has.
 func (s *side) counts(to *event.Target) (n int32) {
 	excluded := event.ExcludedBy(to)
@@ -90,7 +106,7 @@ func (s *side) counts(to *event.Target) (n int32) {
 	defer acme.mu.Unlock()
 	room, isRoom := to.Room()
 	for _, c := range acme.conns {
-		if !excluded.Has(c.Profile, c.ID) && (to.Kind == event.KindTenant || isRoom && acme.rooms.Has(room, c.Profile)) {
+		if !excluded.Has(c.Profile, c.ID) && (to.Kind == event.KindTenant || isRoom && acme.rooms.Has(room, c.Profile) || slices.Contains(to.Profiles, c.Profile)) {
 			n++
 		}
 	}
@@ -233,11 +249,15 @@ func (w *world) comes() func(*side) {
 // long is a payload of which few are read of a history at once.
 var long = strings.Repeat("x", chunkBytes/4)
 
-// says is an event: to the tenant, but for some of it; to a room; to the person of a connection; or to that
-// alone. What is stored is long, so that it takes several steps to catch up with it.
+// says is an event: to the tenant, but for some of it; to a room; to some people; to the person of a
+// connection; or to that alone. What is stored is long, so that it takes several steps to catch up with it.
 func (w *world) says(i int) func(*side) {
 	e := event.Event{ID: w.id().String(), TenantID: "acme", Type: w.typ(), Timestamp: time.Now(), Payload: []byte(`"short"`)}
-	kind, room := w.random.IntN(10), w.room()
+	kind, room := w.random.IntN(12), w.room()
+	named := make([]event.Profile, 2+w.random.IntN(6))
+	for i, who := range w.random.Perm(10)[:len(named)] {
+		named[i] = user(fmt.Sprint(who))
+	}
 	if e.Ephemeral = kind == 0 || w.random.IntN(2) == 0; !e.Ephemeral {
 		w.stored++
 		e.Payload = []byte(`"` + long + `"`)
@@ -249,6 +269,8 @@ func (w *world) says(i int) func(*side) {
 			e.Target = event.ToConnection(c.ID.String())
 		case 1, 2:
 			e.Target = event.ToProfile(c.Profile)
+		case 10, 11:
+			e.Target = event.ToProfiles(named...)
 		case 5, 6, 7:
 			e.Target = event.ToGroup(room.ID)
 		case 3:

@@ -44,6 +44,9 @@ type Connection struct {
 	weight   weight
 
 	lifetime *lifetime // guarded by expiry.mu; nil: without end
+
+	// Package presence's own: of its person's connections, the next that were active later and earlier.
+	Later, Earlier *Connection
 }
 
 // weight is what a connection takes in memory: what it has for itself, and what others

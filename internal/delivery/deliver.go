@@ -8,15 +8,17 @@ import (
 )
 
 // deliverLocked hands a parcel to its target's connections, and counts the members of its room.
-// A whole tenant and a large room hear it by and by.
+// A whole tenant, a large room, and many who are named, hear it by and by.
 func (t *tenant) deliverLocked(p *parcel) {
 	target := &p.event.Target
 	switch target.Kind {
 	case event.KindProfile, event.KindProfiles:
+		if len(target.Profiles) > int(walkPiece.Load()) && p.entry != nil {
+			t.broadcastParcelLocked(audience{entry: p.entry}, p)
+			return
+		}
 		for _, ref := range target.Profiles {
-			if m := t.rooms.Person(ref); m != nil {
-				t.tellAllLocked(m, p)
-			}
+			t.tellAllLocked(t.connsLocked(ref), p)
 		}
 	case event.KindTenant:
 		t.broadcastParcelLocked(everybody, p)
@@ -38,23 +40,23 @@ func (t *tenant) deliverToRoomLocked(room event.Room, p *parcel) {
 	here, size := t.rooms.Here(room, place)
 	p.members = int32(size)
 	if now, _ := t.rooms.Here(room, math.MaxUint64); len(here) > int(walkPiece.Load()) && len(here) == len(now) {
-		t.broadcastParcelLocked(room, p)
+		t.broadcastParcelLocked(audience{room: room}, p)
 		return
 	}
 	for _, m := range here {
-		t.tellAllLocked(m, p)
+		t.tellAllLocked(m.Conns(), p)
 	}
 }
 
-// broadcastParcelLocked has everybody, or a room's members, hear of a parcel.
-func (t *tenant) broadcastParcelLocked(to event.Room, p *parcel) {
+// broadcastParcelLocked has an audience hear of a parcel.
+func (t *tenant) broadcastParcelLocked(to audience, p *parcel) {
 	own, after := *p, t.head.Seq // they outlive the call
 	t.broadcastLocked(to, func(c *Connection) { t.giveLocked(c, &own, after) })
 }
 
 // tellAllLocked is tellLocked for all connections of somebody.
-func (t *tenant) tellAllLocked(m *member, p *parcel) {
-	for _, c := range m.Conns() {
+func (t *tenant) tellAllLocked(conns []*Connection, p *parcel) {
+	for _, c := range conns {
 		t.tellLocked(c, p)
 	}
 }
@@ -71,8 +73,8 @@ func (t *tenant) giveLocked(c *Connection, p *parcel, after uint64) {
 	if p.excludes(c) {
 		return
 	}
-	if p.reached != nil {
-		*p.reached++
+	if p.entry != nil {
+		p.entry.Reached++
 	}
 	if !c.filter.Wants(p.event.Type) {
 		return

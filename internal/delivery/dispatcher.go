@@ -47,7 +47,7 @@ func (d *Dispatcher) deliver(tenant string, entries []*history.Entry, published 
 		}
 		if p.place > 0 {
 			t.head = e.Cursor
-			if r, ok := e.Event.Target.Room(); ok && !d.members.OwnsMembership() && t.resolved[r] == nil {
+			if r, ok := e.Event.Target.Room(); ok && !d.members.OwnsMembership() && !t.knowsLocked(r) {
 				d.unknownLocked(t) // each may be one of those whom it was for
 				continue
 			}

@@ -52,12 +52,10 @@ func (s *Streams) Explain(tenant string, profiles []event.Profile, e Sent) (why 
 		if t == nil {
 			continue
 		}
-		if p := t.rooms.Person(ref); p != nil {
-			for _, c := range p.Conns() {
-				connections[i]++
-				t.hearLocked(c)
-				why[i] = Telling(why[i], c.whyLocked(e))
-			}
+		for _, c := range t.connsLocked(ref) {
+			connections[i]++
+			t.hearLocked(c)
+			why[i] = Telling(why[i], c.whyLocked(e))
 		}
 	}
 	if t != nil {

@@ -17,8 +17,8 @@ type parcel struct {
 	only   *Connection // that a target of this kind names, whichever tenant's
 	since  time.Time   // when it was published; zero: not to be timed
 
-	members int32  // of its room; set as it is delivered
-	reached *int32 // counts the connections that it is for; nil: nobody asks
+	members int32          // of its room; set as it is delivered
+	entry   *history.Entry // that it was made of, which counts the connections that it is for; nil: the hub's own
 
 	excluded event.Excluded
 
@@ -32,7 +32,7 @@ func pack(e *event.Event) *parcel {
 
 // parcelOf makes an entry ready for streams.
 func parcelOf(e *history.Entry) parcel {
-	p := parcel{event: e.Event, data: e.Envelope, reached: &e.Reached}
+	p := parcel{event: e.Event, data: e.Envelope, entry: e}
 	if e.Event.Stored() {
 		p.place, p.cursor = e.Cursor.Seq, e.Cursor.String()
 	}

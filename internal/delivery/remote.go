@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"math"
+	"slices"
 	"time"
 
 	"realtimehub/internal/event"
@@ -106,13 +107,9 @@ func (t *Tenants) countKnown(e *event.Event) (r Remote, known bool) {
 	return r, tenant.shared
 }
 
-// CountHere is how many of this hub's connections an event's target resolves to.
+// CountHere is how many of this hub's connections an event's target resolves to. Of a long list
+// the tenant is let go of after each piece.
 func (t *Tenants) CountHere(e *event.Event) (n int) {
-	tenant := t.find(e.TenantID)
-	if tenant == nil {
-		return 0
-	}
-	defer tenant.mu.Unlock()
 	excluded := event.ExcludedBy(&e.Target)
 	count := func(conns []*Connection) {
 		if excluded.Nobody() {
@@ -125,21 +122,30 @@ func (t *Tenants) CountHere(e *event.Event) (n int) {
 			}
 		}
 	}
-	switch e.Target.Kind {
-	case event.KindTenant:
-		count(tenant.conns)
-	case event.KindProfile, event.KindProfiles:
-		for _, ref := range e.Target.Profiles {
-			if who := tenant.rooms.Person(ref); who != nil {
-				count(who.Conns())
+	for some := range slices.Chunk(e.Target.Profiles, int(walkPiece.Load())) {
+		if tenant := t.find(e.TenantID); tenant != nil {
+			for _, ref := range some {
+				count(tenant.connsLocked(ref))
 			}
+			tenant.mu.Unlock()
 		}
-	case event.KindConversation, event.KindGroup:
-		room, _ := e.Target.Room()
-		here, _ := tenant.rooms.Here(room, math.MaxUint64)
-		for _, who := range here {
-			count(who.Conns())
-		}
+	}
+	room, isRoom := e.Target.Room()
+	if !isRoom && e.Target.Kind != event.KindTenant {
+		return n
+	}
+	tenant := t.find(e.TenantID)
+	if tenant == nil {
+		return n
+	}
+	defer tenant.mu.Unlock()
+	if !isRoom {
+		count(tenant.conns)
+		return n
+	}
+	here, _ := tenant.rooms.Here(room, math.MaxUint64)
+	for _, who := range here {
+		count(who.Conns())
 	}
 	return n
 }

@@ -58,12 +58,12 @@ func (r *replay) step() (more bool) {
 	var d engine.Batch
 	t := r.tenant
 	t.mu.Lock()
+	unknown := r.thereLocked() && t.adoptAll(rooms, rosters, time.Now())
 	if !r.thereLocked() {
 		t.mu.Unlock()
 		return false
 	}
 	t.hearLocked(r.conn)
-	unknown := t.adoptAllLocked(rooms, rosters, time.Now())
 	if forgot {
 		r.missedLocked(&d, GapExpired, history.Cursor{Epoch: page.Next.Epoch, Seq: q.After})
 	}

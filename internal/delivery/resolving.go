@@ -64,7 +64,7 @@ func (m *Members) Refresh(ctx context.Context, name string, r event.Room) error 
 	}
 	if t := m.tenants.find(name); t != nil {
 		if t.attached { // else nobody is here, and who publishes asks first
-			t.adoptLocked(r, roster, time.Now())
+			t.adopt(r, roster, time.Now())
 		}
 		t.mu.Unlock()
 	}
@@ -121,7 +121,7 @@ func (m *Members) ResolveRooms(ctx context.Context, hasToBe bool, events ...*eve
 			err = t.takeLocked(resolvedBytes + sized.Text(key.Room.ID) + t.rooms.JoinBytes(key.Room, rosters[i].Members))
 		}
 		if err == nil {
-			t.adoptLocked(key.Room, rosters[i], now)
+			t.adopt(key.Room, rosters[i], now)
 		}
 		t.mu.Unlock()
 		if err != nil {

@@ -151,7 +151,7 @@ func TestAnUnchangedRosterIsNotLookedAt(t *testing.T) {
 			time.Sleep(time.Minute)
 			roster, err := resolver.Resolve(t.Context(), "acme", inRoom)
 			is.NoErr(err)
-			acme.adoptLocked(inRoom, roster, time.Now())
+			acme.adopt(inRoom, roster, time.Now())
 			return roster
 		}
 		first := adopt()
@@ -174,10 +174,10 @@ func TestAnOlderRosterIsNotAdopted(t *testing.T) {
 	is.NoErr(err)
 	defer acme.mu.Unlock()
 	before, after := &room.Roster{Members: []event.Profile{user("me")}, Asked: 1}, &room.Roster{Asked: 2}
-	acme.adoptLocked(inRoom, before, time.Now())
+	acme.adopt(inRoom, before, time.Now())
 	is.True(acme.rooms.Has(inRoom, user("me")))
-	acme.adoptLocked(inRoom, after, time.Now())
-	acme.adoptLocked(inRoom, before, time.Now())
+	acme.adopt(inRoom, after, time.Now())
+	acme.adopt(inRoom, before, time.Now())
 	is.True(!acme.rooms.Has(inRoom, user("me")))
 }
 
@@ -189,19 +189,19 @@ func TestARoomIsForgottenByAndBy(t *testing.T) {
 	is.NoErr(err)
 	defer acme.mu.Unlock()
 	roster := &room.Roster{Asked: 1}
-	for i := range 5*unresolvePiece + 1 {
+	for i := range 5*memberPiece + 1 {
 		roster.Members = append(roster.Members, user(fmt.Sprint(i)))
 	}
-	acme.adoptLocked(inRoom, roster, time.Now())
+	acme.adopt(inRoom, roster, time.Now())
 	before := acme.bytes
 	rests, left := 0, len(roster.Members)
 	for _, resolved := range []bool{true, false} {
 		goOn := acme.unresolveLocked(inRoom, func() bool {
 			rests++
-			is.True(left-acme.rooms.Len(inRoom) <= unresolvePiece)
+			is.True(left-acme.rooms.Len(inRoom) <= memberPiece)
 			if left = acme.rooms.Len(inRoom); resolved && rests == 2 {
 				is.True(left > 0)
-				acme.adoptLocked(inRoom, roster, time.Now())
+				acme.adopt(inRoom, roster, time.Now())
 				left = len(roster.Members)
 			}
 			return true
@@ -214,7 +214,7 @@ func TestARoomIsForgottenByAndBy(t *testing.T) {
 	is.Equal(rests, 2+6)
 	is.Equal(before-acme.bytes, resolvedBytes+sized.Text(inRoom.ID))
 
-	acme.adoptLocked(inRoom, roster, time.Now())
+	acme.adopt(inRoom, roster, time.Now())
 	is.True(!acme.unresolveLocked(inRoom, func() bool { return false })) // the tenant is forgotten
-	is.Equal(acme.rooms.Len(inRoom), 4*unresolvePiece+1)
+	is.Equal(acme.rooms.Len(inRoom), 4*memberPiece+1)
 }

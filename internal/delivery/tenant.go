@@ -53,17 +53,8 @@ type tenant struct {
 	charged    int64     // so much of its share of memory is taken
 }
 
-type resolved struct {
-	roster *room.Roster
-	used   time.Time
-	at     uint64 // the tenant's place then
-}
-
 // tenantBytes is what is kept of each tenant takes, with its places in tables.
 const tenantBytes = 1024
-
-// resolvedBytes is of each answer of a Resolver.
-const resolvedBytes = 48 + 2*41
 
 func newTenant(name string, quotas *allowance.Pools, ledger *ledger, moved func(tenant string, room event.Room, p event.Profile)) *tenant {
 	t := &tenant{name: name, quotas: quotas, ledger: ledger, resolved: map[event.Room]*resolved{}, bytes: tenantBytes}
@@ -164,83 +155,6 @@ func (t *tenant) removeLocked(c *Connection) {
 
 	t.rooms.Disconnect(c.Profile, c)
 	t.dropLocked(c)
-}
-
-// adoptLocked brings the tenant's rooms up to a Resolver's answer, unless they are up
-// to a later one.
-func (t *tenant) adoptLocked(room event.Room, roster *room.Roster, now time.Time) {
-	if roster == nil {
-		return
-	}
-	r := t.resolved[room]
-	if r == nil {
-		r = &resolved{}
-		t.resolved[room] = r
-		t.bytes += resolvedBytes + sized.Text(room.ID)
-	}
-	if r.roster != roster && (r.roster == nil || !roster.Before(r.roster)) {
-		changed := r.roster == nil || !roster.Same(r.roster)
-		if r.roster = roster; changed {
-			t.setMembersLocked(room, roster.Members)
-		}
-	}
-	r.used, r.at = now, t.head.Seq
-	t.settleLocked()
-}
-
-// adoptAllLocked is adoptLocked of many rooms. It says whether one of them is unknown still.
-func (t *tenant) adoptAllLocked(rooms []room.Key, rosters []*room.Roster, now time.Time) (unknown bool) {
-	for i, roster := range rosters {
-		t.adoptLocked(rooms[i].Room, roster, now)
-		unknown = unknown || t.resolved[rooms[i].Room] == nil
-	}
-	return unknown
-}
-
-// unresolveLocked forgets a Resolver's answer, and then those whom it had as members, a piece at a
-// time. Others have the tenant between two pieces: rest lets them, and says whether to go on. Who
-// resolves the room meanwhile has the rest of them stay, if it still has them.
-func (t *tenant) unresolveLocked(room event.Room, rest func() bool) (goOn bool) {
-	delete(t.resolved, room)
-	t.bytes -= resolvedBytes + sized.Text(room.ID)
-	for t.resolved[room] == nil {
-		t.rooms.Unsure(t.head.Seq)
-		some := make([]event.Profile, 0, unresolvePiece)
-		for p := range t.rooms.Members(room) {
-			if some = append(some, p); len(some) == unresolvePiece {
-				break
-			}
-		}
-		t.changeMembersLocked(room, nil, some)
-		if !rest() {
-			return false
-		}
-		if len(some) < unresolvePiece {
-			break
-		}
-	}
-	return true
-}
-
-// unresolvePiece is how many members of a room are forgotten before others have the lock.
-const unresolvePiece = 1000
-
-func (t *tenant) setMembersLocked(room event.Room, members []event.Profile) {
-	join, leave := t.rooms.Differ(room, members)
-	t.changeMembersLocked(room, join, leave)
-}
-
-// changeMembersLocked has profiles join and leave a room, as of now.
-func (t *tenant) changeMembersLocked(room event.Room, join, leave []event.Profile) {
-	for _, p := range join {
-		t.hearFirstLocked(p)
-		t.rooms.Add(room, p, t.head.Seq)
-	}
-	for _, p := range leave {
-		t.hearFirstLocked(p)
-		t.rooms.Remove(room, p, t.head.Seq)
-	}
-	t.growLocked()
 }
 
 // beatLocked sends what is due on a stream about once a heartbeat: the place of one that

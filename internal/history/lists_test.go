@@ -56,8 +56,10 @@ func TestAWideEntryIsOnNoList(t *testing.T) {
 			}
 			to.Kind, to.Profiles = event.KindProfiles, to.Profiles[1:]
 		}
-		e := entryTo("acme", fmt.Sprint(i), to)
-		is.NoErr(h.Append(t.Context(), []*Entry{e}))
+		e, untold := entryTo("acme", fmt.Sprint(i), to), entryTo("acme", fmt.Sprint(i), to)
+		untold.Event.Ephemeral = true // and is known by its names as well
+		is.NoErr(h.Append(t.Context(), []*Entry{e, untold}))
+		is.Equal(untold.people != nil, len(to.Profiles) > manyPeople)
 		all = append(all, e)
 		h.counted(t)
 
@@ -71,6 +73,7 @@ func TestAWideEntryIsOnNoList(t *testing.T) {
 					want = append(want, e.Event.ID)
 				}
 			}
+			is.Equal(e.Names(person(reader)), slices.Contains(to.Profiles, person(reader)))
 			page, err := h.Read(t.Context(), "acme", Query{After: after, Reader: &Reader{Profile: person(reader)}})
 			if is.Equal(errors.Is(err, ErrExpired), lost); lost {
 				continue

@@ -33,10 +33,8 @@ func (r *Reader) wants(e *Entry) bool {
 	switch {
 	case t.Kind == event.KindTenant:
 		return true
-	case e.people != nil:
-		return e.people.has(r.Profile)
 	case !ok:
-		return slices.Contains(t.Profiles, r.Profile)
+		return e.Names(r.Profile)
 	}
 	return r.AllRooms || slices.ContainsFunc(r.Rooms, func(s Stay) bool {
 		return s.Room == room && s.From < e.Cursor.Seq && e.Cursor.Seq <= s.Until

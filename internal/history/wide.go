@@ -38,10 +38,10 @@ const (
 )
 
 // Prepare makes what takes long for an entry that names many profiles. It is called before
-// anything is locked; else it is done as the entry is put on a shelf.
+// anything is locked; else it is done as the entry is put on a shelf, or not at all.
 func (e *Entry) Prepare() {
 	named := e.Event.Target.Profiles
-	if e.people != nil || len(named) <= manyPeople || !e.Event.Stored() {
+	if e.people != nil || len(named) <= manyPeople {
 		return
 	}
 	p := &people{named: named, byHash: make([]mention, len(named)), weight: e.Event.Weight()}
@@ -50,6 +50,14 @@ func (e *Entry) Prepare() {
 	}
 	slices.SortFunc(p.byHash, func(a, b mention) int { return cmp.Compare(a.hash, b.hash) })
 	e.people = p
+}
+
+// Names says whether an entry names a profile.
+func (e *Entry) Names(who event.Profile) bool {
+	if e.people != nil {
+		return e.people.has(who)
+	}
+	return slices.Contains(e.Event.Target.Profiles, who)
 }
 
 func (p *people) has(who event.Profile) bool {

@@ -2,7 +2,6 @@ package presence
 
 import (
 	"container/list"
-	"slices"
 	"sync"
 	"time"
 
@@ -69,12 +68,7 @@ func (p *People) Connected(c *delivery.Connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	who := p.comesLocked(c.Tenant, c.Profile)
-	m := who.change()
-	if len(m.conns) == 0 {
-		m.usedAt = never
-	}
-	m.conns = append(m.conns, c)
-	m.used(c)
+	who.change().conns.add(c)
 	p.reviseLocked(who, time.Now())
 }
 
@@ -124,13 +118,8 @@ func (p *People) Left(c *delivery.Connection, at time.Time) {
 	if who == nil {
 		return
 	}
-	m := who.change()
-	m.conns = slices.DeleteFunc(m.conns, func(other *delivery.Connection) bool { return other == c })
-	if len(m.conns) == 0 {
-		m.conns = nil
-	}
-	if momentOf(c.LastActivity()) >= m.usedAt { // else another was used later
-		m.lookAtAll()
+	if m := who.more; m != nil && m.conns.has(c) {
+		m.conns.remove(c)
 	}
 	p.leftLocked(who, at)
 }
@@ -150,8 +139,9 @@ func (p *People) Touch(c *delivery.Connection, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c.Active(now)
-	if who := p.findLocked(c.Tenant, c.Profile); who != nil {
-		who.change().used(c)
+	if who := p.findLocked(c.Tenant, c.Profile); who != nil && who.more != nil && who.more.conns.has(c) {
+		who.more.conns.remove(c)
+		who.more.conns.add(c)
 		p.reviseLocked(who, now)
 	}
 }
@@ -172,19 +162,6 @@ func (p *People) findLocked(tenant string, ref event.Profile) *profile {
 		return t.profiles.Get(ref)
 	}
 	return nil
-}
-
-// used notes the activity of one of the connections.
-func (m *more) used(c *delivery.Connection) {
-	m.usedAt = max(m.usedAt, momentOf(c.LastActivity()))
-}
-
-// lookAtAll notes the activity of those connections that there are now.
-func (m *more) lookAtAll() {
-	m.usedAt = never
-	for _, c := range m.conns {
-		m.used(c)
-	}
 }
 
 // leftBy notes when a connection closed: the last to be told of need not be the last

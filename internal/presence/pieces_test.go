@@ -3,9 +3,12 @@ package presence
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/matryer/is"
 
 	"realtimehub/internal/delivery"
@@ -87,23 +90,54 @@ func TestPresenceMovesInPieces(t *testing.T) {
 	})
 }
 
-// Of a profile with many connections only those are looked at that something happens to: no
-// other's activity is seen, here one that nobody was told of, until the latest has left.
+// Of a profile with many connections only those are looked at that something happens to, and the
+// one that was active last then: no other's activity is seen, here one that nobody was told of.
 func TestPresenceLooksAtNoOtherConnection(t *testing.T) {
 	inBubble(t, func(w *world, is *is.I) {
-		other, one := w.comes(1), w.comes(1)
+		other, one, another := w.comes(1), w.comes(1), w.comes(1)
 		who := w.findLocked("acme", one.Profile)
 		untold := time.Now().Add(time.Hour)
 		other.Active(untold)
 		w.Touch(one, time.Now())
 		w.passes(time.Second)
-		another := w.comes(1)
 		w.Left(one, time.Now())
 		is.True(who.activeAt() < momentOf(untold))
 		w.Left(another, time.Now())
-		is.True(who.activeAt() == momentOf(untold)) // the latest has left
-		is.Equal(len(who.known().conns), 1)
-		w.Left(other, time.Now())
-		is.True(who.known().usedAt == never)
+		is.True(who.activeAt() == momentOf(untold)) // the other ones have left
+	})
+}
+
+// Whatever order people's connections come, are used and leave in, the latest activity of those
+// that are there is known, and one that has left is not among them.
+func TestPresenceKnowsTheLatestActivity(t *testing.T) {
+	inBubble(t, func(w *world, is *is.I) {
+		random := rand.New(rand.NewPCG(20, 20))
+		var open, gone []*delivery.Connection
+		for range 2000 {
+			time.Sleep(time.Duration(random.IntN(3)) * time.Millisecond)
+			soon := time.Now().Add(-time.Duration(random.IntN(5)) * time.Millisecond) // it waited for the lock
+			switch i := random.IntN(30); {
+			case i >= len(open):
+				c := delivery.NewRemote(uuid.New(), "acme", user(1), soon, soon, nil)
+				w.Connected(c)
+				open = append(open, c)
+			case random.IntN(2) == 0:
+				w.Touch(open[i], soon)
+			default:
+				w.Left(open[i], time.Now())
+				gone = append(gone, open[i])
+				open = slices.Delete(open, i, i+1)
+				w.Touch(gone[random.IntN(len(gone))], soon)
+			}
+			latest := never
+			for _, c := range open {
+				latest = max(latest, momentOf(c.LastActivity()))
+			}
+			known := w.findLocked("acme", user(1)).known()
+			is.Equal(known.conns.usedAt(), latest)
+		}
+		for _, c := range gone {
+			is.True(c.Later == nil && c.Earlier == nil) // nor keep memory
+		}
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"container/list"
 	"time"
 
-	"realtimehub/internal/delivery"
 	"realtimehub/internal/due"
 	"realtimehub/internal/event"
 	"realtimehub/internal/sized"
@@ -27,8 +26,7 @@ type profile struct {
 // more is what is kept beside of somebody who has connections to this hub, of whom one has closed
 // on whichever, or who types.
 type more struct {
-	conns    []*delivery.Connection
-	usedAt   moment        // the latest activity of conns
+	conns    recent        // those to this hub
 	spokeAt  moment        // activity that is no connection's own: typing
 	activeAt moment        // the latest activity ever, but for elsewhere
 	leftAt   time.Time     // when the last connection closed, since one opened
@@ -39,7 +37,7 @@ type more struct {
 // lists, of which those grow by a quarter.
 const (
 	profileBytes = 80 + 2*17 + 3*10
-	moreBytes    = 80
+	moreBytes    = 64
 	seenBytes    = 64 // of who is remembered
 )
 
@@ -78,7 +76,7 @@ func (p *profile) change() *more {
 // tidy drops what is kept beside of somebody who has come, if it says nothing any more.
 func (p *profile) tidy() {
 	m := p.known()
-	says := len(m.conns) > 0 || max(m.usedAt, m.spokeAt) > never || m.activeAt > p.elsewhere
+	says := m.conns.last != nil || m.spokeAt != never || m.activeAt > p.elsewhere
 	if p.more != nil && !says {
 		p.more = nil
 		p.tenant.pools.State.Give(p.tenant.name, moreBytes)
@@ -86,7 +84,7 @@ func (p *profile) tidy() {
 }
 
 // connected says whether somebody has a connection, on whichever hub.
-func (p *profile) connected() bool { return p.elsewhere != never || len(p.known().conns) > 0 }
+func (p *profile) connected() bool { return p.elsewhere != never || p.known().conns.last != nil }
 
 // activeAt is the latest activity ever.
 func (p *profile) activeAt() moment { return max(p.elsewhere, p.known().activeAt) }

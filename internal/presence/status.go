@@ -20,7 +20,7 @@ func (t *tenant) bytes() int64 { return tenantBytes + sized.Text(t.name) }
 func (p *People) reviseLocked(who *profile, now time.Time) {
 	active := who.elsewhere
 	if m := who.more; m != nil {
-		active = max(active, m.usedAt, m.spokeAt)
+		active = max(active, m.conns.usedAt(), m.spokeAt)
 		m.activeAt = max(m.activeAt, active)
 	}
 	status, again := p.statusLocked(who, active.time(), now)

@@ -8,8 +8,9 @@ import (
 	"realtimehub/internal/event"
 )
 
-// Here finds the members of a room who are connected and belonged to it when an event took
-// its place, in no order. size is how many members the room has in all.
+// Here finds the members of a room who may be connected and belonged to it when an event took
+// its place, in no order: all who are, and of those with very many rooms also who is not. size is
+// how many members the room has in all.
 func (m *Memberships[C]) Here(room event.Room, place uint64) (here []*Person[C], size int) {
 	c := m.circles.Get(room)
 	if c == nil {
@@ -62,7 +63,7 @@ func (m *Memberships[C]) AppendRooms(rooms []event.Room, ref event.Profile) []ev
 // Visited are rooms whose connected members were told of something.
 type Visited[C comparable] map[*circle[C]]bool
 
-// EachBeside calls tell for everybody who is connected and has a room in common with a
+// EachBeside calls tell for everybody who may be connected and has a room in common with a
 // profile, of rooms that were not visited before; now they are. Who is in several of them
 // is told several times.
 func (m *Memberships[C]) EachBeside(ref event.Profile, visited Visited[C], tell func(*Person[C])) {

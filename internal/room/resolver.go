@@ -59,6 +59,22 @@ func (r *Roster) Same(other *Roster) bool {
 	return len(r.Members) == len(other.Members) && unsafe.SliceData(r.Members) == unsafe.SliceData(other.Members)
 }
 
+// Differ says who has joined since another answer and who has left.
+func (r *Roster) Differ(before *Roster) (join, leave []event.Profile) {
+	is, was := r.Members, before.Members
+	for len(is) > 0 && len(was) > 0 {
+		switch order := event.CompareProfiles(is[0], was[0]); {
+		case order < 0:
+			join, is = append(join, is[0]), is[1:]
+		case order > 0:
+			leave, was = append(leave, was[0]), was[1:]
+		default:
+			is, was = is[1:], was[1:]
+		}
+	}
+	return append(join, is...), append(leave, was...)
+}
+
 // Has says whether somebody is a member.
 func (r *Roster) Has(p event.Profile) bool {
 	_, is := slices.BinarySearchFunc(r.Members, p, event.CompareProfiles)

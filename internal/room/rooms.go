@@ -39,11 +39,11 @@ type Memberships[C comparable] struct {
 	endings int64                              // bytes of what ended: of past, left and cut, but for the tables
 }
 
-// circle is who belongs to one room: first those who are connected.
+// circle is who belongs to one room: first those who are here.
 type circle[C comparable] struct {
 	room    event.Room
 	members []*Person[C]
-	here    int    // so many of them are connected
+	here    int    // so many of them are
 	joined  uint64 // the last place at which one of them joined
 }
 
@@ -53,7 +53,11 @@ type Person[C comparable] struct {
 	conns   []C
 	circles []*circle[C]
 	stays   []history.Stay // of who is in many rooms, as long as they are right; nil: not known
+	remains bool           // here in all its rooms, whether connected or not: there are many
 }
+
+// isHere says whether a person is among those whom events for its rooms may reach.
+func (p *Person[C]) isHere() bool { return p.remains || len(p.conns) > 0 }
 
 // pair names a bond: of this person to that circle.
 type pair[C comparable] struct {
@@ -144,12 +148,9 @@ func (m *Memberships[C]) leave(p *Person[C]) {
 // Connect adds a connection of a profile, and returns the person.
 func (m *Memberships[C]) Connect(ref event.Profile, c C) *Person[C] {
 	p := m.enter(ref)
+	was := p.isHere()
 	sized.Push(&p.conns, c, &m.bytes)
-	if len(p.conns) == 1 {
-		for _, circle := range p.circles {
-			m.come(circle, p)
-		}
-	}
+	m.turned(p, was)
 	return p
 }
 
@@ -160,15 +161,39 @@ func (m *Memberships[C]) Disconnect(ref event.Profile, c C) {
 		copy(p.conns[i:], p.conns[i+1:]) // the oldest stays the first
 		sized.Pull(&p.conns, &m.bytes)
 	}
-	if len(p.conns) == 0 {
-		for _, circle := range p.circles {
-			m.gone(circle, p)
-		}
-		m.leave(p)
+	m.turned(p, true)
+	m.leave(p)
+}
+
+// turned has a person come to all its rooms, or go from them, who was here or was not.
+func (m *Memberships[C]) turned(p *Person[C], was bool) {
+	move := m.come
+	switch is := p.isHere(); {
+	case is == was:
+		return
+	case was:
+		move = m.gone
+	}
+	for _, circle := range p.circles {
+		move(circle, p)
 	}
 }
 
-// come has a member be one of those who are connected, and gone no longer.
+// remain has a person be here or not by how many rooms it has. Who has many is not entered in each
+// with a connection: an event for one of them finds that there is none. It turns at half as many,
+// so that who joins and leaves one room does not turn each time.
+func (m *Memberships[C]) remain(p *Person[C]) {
+	was := p.isHere()
+	switch n := len(p.circles); {
+	case n >= manyRooms:
+		p.remains = true
+	case n < manyRooms/2:
+		p.remains = false
+	}
+	m.turned(p, was)
+}
+
+// come has a member be one of those who are here, and gone no longer.
 func (m *Memberships[C]) come(c *circle[C], p *Person[C]) {
 	m.place(c, p, c.here)
 	c.here++
@@ -207,9 +232,10 @@ func (m *Memberships[C]) Add(room event.Room, ref event.Profile, at uint64) bool
 	m.moved(p)
 	sized.Push(&c.members, p, &m.bytes)
 	sized.Push(&p.circles, c, &m.bytes)
-	if len(p.conns) > 0 {
+	if p.isHere() {
 		m.come(c, p)
 	}
+	m.remain(p)
 	m.tell(room, ref)
 	return true
 }
@@ -234,7 +260,7 @@ func (m *Memberships[C]) Remove(room event.Room, ref event.Profile, at uint64) b
 		}
 		m.remember(belonging{p.ref, c.room}, []span{{b.since, at}})
 	}
-	if len(p.conns) > 0 {
+	if p.isHere() {
 		m.gone(c, p)
 	}
 	m.place(c, p, len(c.members)-1)
@@ -251,6 +277,7 @@ func (m *Memberships[C]) Remove(room event.Room, ref event.Profile, at uint64) b
 		m.circles.Delete(c.room)
 		m.bytes -= circleBytes + sized.Text(c.room.ID)
 	}
+	m.remain(p)
 	m.leave(p)
 	m.tell(room, ref)
 	return true

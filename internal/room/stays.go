@@ -251,8 +251,9 @@ func (m *Memberships[C]) Reader(p event.Profile) *history.Reader {
 	return &history.Reader{Profile: p, Rooms: m.known(p), StaysFrom: max(m.pruned, m.unsure), RoomsFrom: m.unsure}
 }
 
-// manyRooms is how many rooms a profile has when finding its stays takes long. Its stays are
-// then kept until its rooms change. Those that are pruned meanwhile do no harm.
+// manyRooms is how many rooms a profile has when finding its stays takes long, and so does coming
+// to each room. Its stays are then kept until its rooms change. Those that are pruned meanwhile do
+// no harm.
 const manyRooms = 1000
 
 // stayBytes is what a stay takes that is kept so.

@@ -1,0 +1,127 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
+	"realtimehub/internal/room"
+	"realtimehub/internal/sse"
+	"realtimehub/internal/testkit"
+)
+
+// rosterOf is an answer with so many members, from one on.
+func rosterOf(asked uint64, from, n int) *room.Roster {
+	r := &room.Roster{Asked: asked}
+	for i := range n {
+		r.Members = append(r.Members, user(fmt.Sprintf("%06d", from+i)))
+	}
+	return r
+}
+
+// Of a long answer a piece at a time is brought in, and others have the tenant in between. Who
+// then brings in another waits until all of it is, and the two are not mixed.
+func TestALongRosterLetsOthersIn(t *testing.T) {
+	is := is.New(t)
+	acme, err := newRig(t).Tenants.openLocked(t.Context(), "acme")
+	is.NoErr(err)
+	acme.mu.Unlock()
+	const many = 10 * memberPiece
+	adopt := func(roster *room.Roster) {
+		acme.adopt(inRoom, roster, time.Now())
+		members := slices.SortedFunc(acme.rooms.Members(inRoom), event.CompareProfiles)
+		is.True(slices.Equal(members, roster.Members))
+	}
+	asked := uint64(0)
+	testkit.Eventually(t, func() (between bool) {
+		asked += 3
+		before, after, third := rosterOf(asked, 0, many), rosterOf(asked+1, many/2, many), rosterOf(asked+2, many/4, many)
+		acme.mu.Lock()
+		adopt(before)
+		acme.mu.Unlock()
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			acme.mu.Lock()
+			defer acme.mu.Unlock()
+			acme.adopt(inRoom, after, time.Now())
+		}()
+		for ; !between; runtime.Gosched() {
+			select {
+			case <-over:
+				return false
+			default:
+			}
+			acme.mu.Lock() // it is handed over where it is waited for
+			if between = acme.rooms.Has(inRoom, after.Members[many/2]) && !acme.rooms.Has(inRoom, after.Members[many-1]); between {
+				adopt(third)
+			}
+			acme.mu.Unlock()
+		}
+		<-over
+		return true
+	})
+	is.Equal(acme.readers, 0)
+}
+
+// turning is a Resolver whose room has two lists of members in turn.
+type turning struct {
+	lists [2]*room.Roster
+	asked atomic.Uint64
+}
+
+func (r *turning) Resolve(context.Context, string, event.Room) (*room.Roster, error) {
+	n := r.asked.Add(1)
+	return &room.Roster{Asked: n, Members: r.lists[n%2].Members}, nil
+}
+
+// While the members of a room change, many at a time, each event reaches those who were its members
+// before and after, once, and nobody who never was one.
+func TestRostersMeetPublishes(t *testing.T) {
+	is := is.New(t)
+	const many = 3 * memberPiece
+	of := &turning{lists: [2]*room.Roster{rosterOf(0, 0, many), rosterOf(0, memberPiece, many)}}
+	r := newRig(t, func(cfg *Config) { cfg.Resolver, cfg.StreamBuffer = of, 0 })
+	var always []*Connection
+	for _, who := range []int{memberPiece, 2 * memberPiece, many - 1} {
+		always = append(always, r.connect(t, Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: user(fmt.Sprintf("%06d", who))}))
+	}
+	never := r.connect(t, Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: user("never")})
+	var publishing sync.WaitGroup
+	const events = 20
+	for n := range 3 {
+		publishing.Go(func() {
+			for i := range events {
+				r.publish("acme", event.ToGroup(inRoom.ID), fmt.Sprintf(`"event %d of %d"`, i, n), i%2 == 0)
+			}
+		})
+	}
+	publishing.Wait()
+	acme := r.Tenants.find("acme")
+	in := event.Room{Kind: event.KindGroup, ID: inRoom.ID}
+	members := slices.SortedFunc(acme.rooms.Members(in), event.CompareProfiles)
+	is.True(slices.Equal(members, acme.resolved[in].roster.Members)) // two answers were not mixed
+	is.Equal(acme.resolved[in].roster.Asked, of.asked.Load())
+	acme.mu.Unlock()
+	for _, c := range append(always, never) {
+		out := r.read(c)
+		for n := range 3 {
+			for i := range events {
+				want := 1
+				if c == never {
+					want = 0
+				}
+				is.Equal(strings.Count(out, fmt.Sprintf(`"event %d of %d"`, i, n)), want)
+			}
+		}
+	}
+}
