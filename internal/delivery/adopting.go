@@ -70,13 +70,16 @@ func (t *tenant) resolvedLocked(room event.Room) *resolved {
 // become has a room's members, who were those of one answer, be those of another. The tenant is
 // locked, but not while two long answers are compared, and not all the time where many join or
 // leave.
-func (t *tenant) become(room event.Room, was, is *room.Roster) {
+func (t *tenant) become(in event.Room, was, is *room.Roster) {
 	var join, leave []event.Profile
-	switch here := t.rooms.Len(room); {
+	switch here := t.rooms.Len(in); {
 	case here == 0:
 		join = is.Members
 	case was == nil || here != len(was.Members): // it was being forgotten
-		join, leave = t.rooms.Differ(room, is.Members)
+		roll := t.rooms.Roll(in)
+		t.mu.Unlock()
+		join, leave = room.Differ(roll, is.Members)
+		t.mu.Lock()
 	case len(was.Members)+len(is.Members) <= memberPiece:
 		join, leave = is.Differ(was)
 	default:
@@ -84,7 +87,7 @@ func (t *tenant) become(room event.Room, was, is *room.Roster) {
 		join, leave = is.Differ(was)
 		t.mu.Lock()
 	}
-	t.changeMembers(room, join, leave)
+	t.changeMembers(in, join, leave)
 }
 
 // adoptAll is adopt of many rooms. It says whether one of them is unknown still.

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/room"
 	"realtimehub/internal/sse"
 	"realtimehub/internal/testkit"
@@ -71,6 +73,85 @@ func TestALongRosterLetsOthersIn(t *testing.T) {
 		return true
 	})
 	is.Equal(acme.readers, 0)
+}
+
+// So it is with a long list of members that a hub keeps itself. Who changes the room meanwhile waits.
+func TestALongListOfMembersLetsOthersIn(t *testing.T) {
+	is := is.New(t)
+	r := newRig(t)
+	const many = 10 * memberPiece
+	before, after := rosterOf(0, 0, many).Members, rosterOf(0, many/2, many).Members
+	is.NoErr(r.Members.AddMember(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "other"}, user("me"))) // the tenant stays
+	testkit.Eventually(t, func() (between bool) {
+		is.NoErr(r.Members.SetMembers(t.Context(), "acme", inRoom, before))
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			r.Members.SetMembers(t.Context(), "acme", inRoom, after)
+		}()
+		for ; !between; runtime.Gosched() {
+			select {
+			case <-over:
+				return false
+			default:
+			}
+			acme := r.Tenants.find("acme")
+			between = acme.rooms.Has(inRoom, after[many/2]) && !acme.rooms.Has(inRoom, after[many-1])
+			acme.mu.Unlock()
+		}
+		is.NoErr(r.Members.AddMember(t.Context(), "acme", inRoom, user("zoe")))
+		acme := r.Tenants.find("acme")
+		members := slices.SortedFunc(acme.rooms.Members(inRoom), event.CompareProfiles)
+		acme.mu.Unlock()
+		is.True(slices.Equal(members, append(slices.Clone(after), user("zoe"))))
+		<-over
+		return true
+	})
+}
+
+// What all hubs keep comes in by pieces as well. If the history begins anew meanwhile, the rest
+// belong from its beginning.
+func TestALongChangeOfAllHubsLetsOthersIn(t *testing.T) {
+	is := is.New(t)
+	r := newRig(t)
+	old, anew := history.Epoch{Tag: 1}, history.Epoch{Tag: 2}
+	var changed []room.Membership
+	for _, p := range rosterOf(0, 0, 10*memberPiece).Members {
+		changed = append(changed, room.Membership{Profile: p, Member: true, Stays: []history.Stay{{Room: inRoom, From: 7, Until: math.MaxUint64}}})
+	}
+	acme, err := r.Tenants.openLocked(t.Context(), "acme")
+	is.NoErr(err)
+	acme.mu.Unlock()
+	testkit.Eventually(t, func() (between bool) {
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			r.Members.belong("acme", old, inRoom, changed)
+		}()
+		for ; !between; runtime.Gosched() {
+			select {
+			case <-over:
+				r.Members.clear("acme")
+				return false
+			default:
+			}
+			acme.mu.Lock()
+			if n := acme.rooms.Len(inRoom); n > 0 && n < len(changed) {
+				acme.rooms.Restart(anew)
+				between = true
+			}
+			acme.mu.Unlock()
+		}
+		<-over
+		return true
+	})
+	acme.mu.Lock()
+	defer acme.mu.Unlock()
+	for _, b := range changed {
+		now := acme.rooms.Belonging(inRoom, b.Profile)
+		is.True(now.Member && now.Stays[0].From == 0)
+	}
+	is.Equal(acme.charged, acme.keptLocked())
 }
 
 // turning is a Resolver whose room has two lists of members in turn.

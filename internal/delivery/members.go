@@ -60,14 +60,21 @@ func (m *Members) OwnsMembership() bool {
 // membership, ErrMemberships and allowance.ErrTenant where the tenant has too many: nothing
 // is changed then; ErrUnconfirmed where not all of its cluster know. So for AddMember
 // and RemoveMember.
-func (m *Members) SetMembers(ctx context.Context, name string, room event.Room, members []event.Profile) error {
-	return m.change(ctx, name, room, len(members) > 0, func(r *memberships) (join, leave []event.Profile) { return r.Differ(room, members) })
+func (m *Members) SetMembers(ctx context.Context, name string, in event.Room, members []event.Profile) error {
+	return m.change(ctx, name, in, len(members) > 0, func(t *tenant) (join, leave []event.Profile) {
+		t.mu.Lock()
+		roll := t.rooms.Roll(in)
+		t.mu.Unlock()
+		return room.Differ(roll, members)
+	})
 }
 
 // AddMember adds one member.
 func (m *Members) AddMember(ctx context.Context, name string, room event.Room, p event.Profile) error {
-	return m.change(ctx, name, room, true, func(r *memberships) (join, leave []event.Profile) {
-		if !r.Has(room, p) {
+	return m.change(ctx, name, room, true, func(t *tenant) (join, leave []event.Profile) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if !t.rooms.Has(room, p) {
 			join = []event.Profile{p}
 		}
 		return join, nil
@@ -76,21 +83,25 @@ func (m *Members) AddMember(ctx context.Context, name string, room event.Room, p
 
 // RemoveMember removes one member.
 func (m *Members) RemoveMember(ctx context.Context, name string, room event.Room, p event.Profile) error {
-	return m.change(ctx, name, room, false, func(r *memberships) (join, leave []event.Profile) {
-		if r.Has(room, p) {
+	return m.change(ctx, name, room, false, func(t *tenant) (join, leave []event.Profile) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.rooms.Has(room, p) {
 			leave = []event.Profile{p}
 		}
 		return nil, leave
 	})
 }
 
-// change has profiles join and leave a room.
-func (m *Members) change(ctx context.Context, name string, r event.Room, create bool, differ func(*memberships) (join, leave []event.Profile)) error {
+// change has profiles join and leave a room. Nothing else changes the tenant's rooms between the
+// call of changes, which says who does, and the end. Where they are many, others have the tenant
+// meanwhile.
+func (m *Members) change(ctx context.Context, name string, r event.Room, create bool, changes func(*tenant) (join, leave []event.Profile)) error {
 	if !m.OwnsMembership() {
 		return room.ErrExternal
 	}
 	if m.shared != nil {
-		return m.changeShared(ctx, name, r, differ)
+		return m.changeShared(ctx, name, r, changes)
 	}
 	t := m.tenants.find(name)
 	if t == nil && !create {
@@ -103,10 +114,20 @@ func (m *Members) change(ctx context.Context, name string, r event.Room, create 
 	if err != nil {
 		return err
 	}
-	join, leave := differ(&t.rooms)
-	if err = m.admitLocked(t, r, join, leave); err == nil {
-		t.changeMembersLocked(r, join, leave)
+	t.readers++ // it is not forgotten meanwhile
+	t.mu.Unlock()
+	err = m.changing.pass(ctx, name)
+	if err == nil {
+		join, leave := changes(t)
+		t.mu.Lock()
+		if err = m.admitLocked(t, r, join, leave); err == nil {
+			t.changeMembers(r, join, leave)
+		}
+		t.mu.Unlock()
+		m.changing.end(name)
 	}
+	t.mu.Lock()
+	t.readers--
 	empty := t.rooms.Empty()
 	t.mu.Unlock()
 	if empty {
@@ -138,7 +159,7 @@ func (m *Members) admitLocked(t *tenant, r event.Room, join, leave []event.Profi
 
 // changeShared is change where all hubs of a cluster keep membership: what is
 // stored comes back, to all of them, through belong.
-func (m *Members) changeShared(ctx context.Context, name string, r event.Room, differ func(*memberships) (join, leave []event.Profile)) error {
+func (m *Members) changeShared(ctx context.Context, name string, r event.Room, changes func(*tenant) (join, leave []event.Profile)) error {
 	for {
 		t, err := m.tenants.roomsLocked(ctx, name)
 		if err != nil {
@@ -148,7 +169,7 @@ func (m *Members) changeShared(ctx context.Context, name string, r event.Room, d
 		if err := m.changing.pass(ctx, name); err != nil {
 			return err
 		}
-		err = m.changeOnce(ctx, t, r, differ)
+		err = m.changeOnce(ctx, t, r, changes)
 		m.changing.end(name)
 		t.mu.Lock()
 		m.tenants.leaveLocked(t) // what was refused, or took the last member away, leaves none
@@ -158,45 +179,59 @@ func (m *Members) changeShared(ctx context.Context, name string, r event.Room, d
 	}
 }
 
-func (m *Members) changeOnce(ctx context.Context, t *tenant, r event.Room, differ func(*memberships) (join, leave []event.Profile)) error {
+func (m *Members) changeOnce(ctx context.Context, t *tenant, r event.Room, changes func(*tenant) (join, leave []event.Profile)) error {
 	was, err := m.shared.Now(ctx, t.name, r)
 	if err != nil {
 		return err
 	}
+	join, leave := changes(t)
 	t.mu.Lock()
 	if t.forgotten || !t.rooms.IsOf(was.Now.Epoch) {
 		t.mu.Unlock()
 		return room.ErrConflict
 	}
-	place := was.Now.Seq
-	join, leave := differ(&t.rooms)
 	if err := m.admitLocked(t, r, join, leave); err != nil {
 		t.mu.Unlock()
 		return err
 	}
 	empty := t.rooms.Len(r)+len(join) == len(leave)
-	changed := make([]room.Membership, 0, len(join)+len(leave))
-	for _, p := range join {
-		b := t.rooms.Belonging(r, p)
-		b.Member, b.Stays = true, append(b.Stays, history.Stay{Room: r, From: place, Until: math.MaxUint64})
-		changed = append(changed, b)
-	}
-	for _, p := range leave {
-		b := t.rooms.Belonging(r, p)
-		b.Member = false
-		if last := &b.Stays[len(b.Stays)-1]; last.From < place {
-			last.Until = place
-		} else {
-			b.Stays = b.Stays[:len(b.Stays)-1]
-		}
-		changed = append(changed, b)
-	}
 	t.mu.Unlock()
-	err = m.shared.Change(ctx, t.name, r, was, changed, empty)
+	changed, err := t.turn(r, join, leave, was.Now.Seq)
+	if err == nil {
+		err = m.shared.Change(ctx, t.name, r, was, changed, empty)
+	}
 	t.mu.Lock()
 	t.settleLocked() // what was taken for it is kept now, or not
 	t.mu.Unlock()
 	return err
+}
+
+// turn is what is to be kept of profiles that join and leave a room at a place. ErrConflict: one
+// has done so meanwhile.
+func (t *tenant) turn(r event.Room, join, leave []event.Profile, place uint64) (changed []room.Membership, err error) {
+	for some := range slices.Chunk(slices.Concat(join, leave), memberPiece) {
+		t.mu.Lock()
+		for _, p := range some {
+			changed = append(changed, t.rooms.Belonging(r, p))
+		}
+		t.mu.Unlock()
+	}
+	for i := range changed {
+		b, joins := &changed[i], i < len(join)
+		if b.Member == joins {
+			return nil, room.ErrConflict
+		}
+		b.Member = joins
+		switch last := len(b.Stays) - 1; {
+		case joins:
+			b.Stays = append(b.Stays, history.Stay{Room: r, From: place, Until: math.MaxUint64})
+		case b.Stays[last].From < place:
+			b.Stays[last].Until = place
+		default:
+			b.Stays = b.Stays[:last]
+		}
+	}
+	return changed, nil
 }
 
 // belong is the shared membership's word of what changed in a room.
@@ -205,13 +240,25 @@ func (m *Members) belong(name string, of history.Epoch, room event.Room, changed
 	if t == nil {
 		return
 	}
-	defer t.mu.Unlock()
 	t.rooms.Restart(of)
-	for _, b := range changed {
-		t.hearFirstLocked(b.Profile)
-		t.rooms.Set(room, b)
+	for some := range slices.Chunk(changed, memberPiece) {
+		for _, b := range some {
+			if !t.rooms.IsOf(of) { // it has begun anew meanwhile
+				b = b.Restarted(room)
+			}
+			t.hearFirstLocked(b.Profile)
+			t.rooms.Set(room, b)
+		}
+		t.mu.Unlock()
+		t.mu.Lock() // others had it in between
+		if t.forgotten {
+			break
+		}
 	}
-	t.growLocked()
+	if !t.forgotten {
+		t.growLocked()
+	}
+	t.mu.Unlock()
 }
 
 // clear is the shared membership's word that it is gone.
@@ -250,8 +297,11 @@ func (m *Members) Members(ctx context.Context, tenant string, room event.Room, b
 	if roster != nil {
 		list = append(list, roster.Members...)
 	} else if t := m.tenants.find(tenant); t != nil {
-		list = slices.AppendSeq(list, t.rooms.Members(room))
+		roll := t.rooms.Roll(room)
 		t.mu.Unlock()
+		for _, p := range roll {
+			list = append(list, p.Profile())
+		}
 	}
 	slices.SortFunc(list, event.CompareProfiles)
 	return list, nil

@@ -77,19 +77,29 @@ func (m *Memberships[C]) EachBeside(ref event.Profile, visited Visited[C], tell 
 	}
 }
 
-// Differ says who would join and who would leave if members were all that the room
-// has.
-func (m *Memberships[C]) Differ(room event.Room, members []event.Profile) (join, leave []event.Profile) {
-	want := make(map[event.Profile]struct{}, len(members))
+// Roll are the room's members now, whose profiles may be read later without the lock.
+func (m *Memberships[C]) Roll(room event.Room) []*Person[C] {
+	if c := m.circles.Get(room); c != nil {
+		return slices.Clone(c.members)
+	}
+	return nil
+}
+
+// Differ says who would join and who would leave a room if members were all that it has.
+func Differ[C comparable](roll []*Person[C], members []event.Profile) (join, leave []event.Profile) {
+	here := make(map[event.Profile]bool, len(roll)) // whether it has not been met among members
+	for _, p := range roll {
+		here[p.ref] = true
+	}
 	for _, p := range members {
-		if _, twice := want[p]; !twice && !m.Has(room, p) {
+		if _, is := here[p]; !is {
 			join = append(join, p)
 		}
-		want[p] = struct{}{}
+		here[p] = false
 	}
-	for p := range m.Members(room) {
-		if _, stays := want[p]; !stays {
-			leave = append(leave, p)
+	for _, p := range roll {
+		if here[p.ref] {
+			leave = append(leave, p.ref)
 		}
 	}
 	return join, leave

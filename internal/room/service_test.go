@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -77,6 +78,42 @@ func TestCallsThatWaitForAnAnswer(t *testing.T) {
 		members.pruneLocked(time.Now().Add(2 * ResolvedTTL))
 		is.Equal(state.Total(), int64(0))
 	})
+}
+
+// Who joins and who leaves is what one list has and the other has not.
+func TestWhoJoinsAndLeaves(t *testing.T) {
+	is := is.New(t)
+	random := rand.New(rand.NewPCG(20, 1))
+	without := func(list, other []event.Profile) (rest []event.Profile) {
+		for _, p := range list {
+			if !slices.Contains(other, p) {
+				rest = append(rest, p)
+			}
+		}
+		return rest
+	}
+	for range 300 {
+		var m Memberships[*int]
+		was, now := &Roster{}, &Roster{}
+		for i := range random.IntN(30) {
+			p := event.Profile{Type: "user", ID: fmt.Sprintf("%02d", i)}
+			if random.IntN(2) == 0 {
+				was.Members = append(was.Members, p)
+				m.Add(numbered(1), p, 1)
+			}
+			if random.IntN(2) == 0 {
+				now.Members = append(now.Members, p)
+			}
+		}
+		wantJoin, wantLeave := without(now.Members, was.Members), without(was.Members, now.Members)
+		join, leave := now.Differ(was)
+		is.Equal(join, wantJoin)
+		is.Equal(leave, wantLeave)
+		join, leave = Differ(m.Roll(numbered(1)), slices.Concat(now.Members, now.Members))
+		is.Equal(join, wantJoin)
+		slices.SortFunc(leave, event.CompareProfiles)
+		is.Equal(leave, wantLeave)
+	}
 }
 
 // Whoever asks for one member looks at few, and an answer in another order changes nothing.

@@ -2,11 +2,12 @@ package room
 
 import (
 	"fmt"
+	"slices"
+	"testing"
+
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/testkit"
-	"slices"
-	"testing"
 
 	"github.com/matryer/is"
 )

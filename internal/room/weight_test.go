@@ -2,10 +2,11 @@ package room
 
 import (
 	"math/rand/v2"
-	"realtimehub/internal/event"
-	"realtimehub/internal/testkit"
 	"runtime"
 	"testing"
+
+	"realtimehub/internal/event"
+	"realtimehub/internal/testkit"
 
 	"github.com/matryer/is"
 )
