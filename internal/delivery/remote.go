@@ -106,39 +106,50 @@ func (t *Tenants) countKnown(ctx context.Context, e *event.Event) (r Remote, kno
 	return r, tenant.shared
 }
 
-// CountHere is how many of this hub's connections an event's target resolves to.
-func (t *Tenants) CountHere(e *event.Event) (n int) {
-	tenant := t.find(e.TenantID)
-	if tenant == nil {
+// CountHere is how many of this hub's connections an event's target resolves to. Of a whole tenant, or of a
+// room, it looks at whom the event leaves out, and not at everybody else.
+func (s *Streams) CountHere(e *event.Event) (n int) {
+	t := s.tenants.find(e.TenantID)
+	if t == nil {
 		return 0
 	}
-	defer tenant.mu.Unlock()
+	defer t.mu.Unlock()
 	excluded := event.ExcludedBy(&e.Target)
-	count := func(conns []*Connection) {
-		if excluded.Nobody() {
-			n += len(conns)
-			return
-		}
-		for _, c := range conns {
-			if !excluded.Has(c.Profile, c.ID) {
-				n++
-			}
-		}
-	}
 	switch e.Target.Kind {
 	case event.KindTenant:
-		count(tenant.conns)
+		return len(t.conns) - s.excludedLocked(t, &excluded, func(event.Profile) bool { return true })
 	case event.KindProfile, event.KindProfiles:
 		for _, ref := range e.Target.Profiles {
-			if who := tenant.rooms.Person(ref); who != nil {
-				count(who.Conns())
+			if who := t.rooms.Person(ref); who != nil {
+				for _, c := range who.Conns() {
+					if !excluded.Has(c.Profile, c.ID) {
+						n++
+					}
+				}
 			}
 		}
-	case event.KindConversation, event.KindGroup:
-		room, _ := e.Target.Room()
-		here, _ := tenant.rooms.Here(room, math.MaxUint64)
-		for _, who := range here {
-			count(who.Conns())
+		return n
+	}
+	room, _ := e.Target.Room()
+	here, _ := t.rooms.Here(room, math.MaxUint64)
+	for _, who := range here {
+		n += len(who.Conns())
+	}
+	return n - s.excludedLocked(t, &excluded, func(p event.Profile) bool { return t.rooms.Has(room, p) })
+}
+
+// excludedLocked is how many connections of some of a tenant's people are left out.
+func (s *Streams) excludedLocked(t *tenant, excluded *event.Excluded, in func(event.Profile) bool) (n int) {
+	for ref := range excluded.Profiles() {
+		if who := t.rooms.Person(ref); who != nil && in(ref) {
+			n += len(who.Conns())
+		}
+	}
+	for id := range excluded.Connections() {
+		c := s.ByID(id)
+		there := c != nil && c.Tenant == t.name && c.joined && !c.removed
+		if there && in(c.Profile) && !excluded.HasAll(c.Profile) {
+			n++
 		}
 	}
 	return n
