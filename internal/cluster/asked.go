@@ -179,7 +179,7 @@ func (c *Cluster) countHere(events []json.RawMessage) []int {
 
 func (c *Cluster) countOne(e *event.Event) int {
 	if e.Target.Kind != event.KindConnection {
-		return c.cfg.Delivery.Tenants.CountHere(e)
+		return c.cfg.Delivery.Streams.CountHere(e)
 	}
 	conn := c.cfg.Delivery.Streams.Connection(e.Target.ConnectionID)
 	excluded := event.ExcludedBy(&e.Target)

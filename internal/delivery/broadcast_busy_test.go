@@ -157,7 +157,7 @@ func TestManyWhoAreNamedAreToldInPieces(t *testing.T) {
 	e := &event.Event{ID: uuid.NewString(), TenantID: "acme", Type: "a.b", Payload: []byte("1"), Target: event.ToProfiles(named...), Ephemeral: true}
 	entry := &history.Entry{Event: e, Envelope: e.Seal()}
 	is.NoErr(r.log.Append(t.Context(), []*history.Entry{entry}))
-	is.Equal(r.Tenants.CountHere(e), 4)
+	is.Equal(r.Streams.CountHere(e), 4)
 	acme := r.Tenants.find("acme")
 	defer acme.mu.Unlock()
 	is.Equal(entry.Reached, int32(0)) // nobody was looked up yet

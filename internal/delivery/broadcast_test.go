@@ -273,6 +273,10 @@ func (w *world) says(i int) func(*side) {
 			e.Target = event.ToProfiles(named...)
 		case 5, 6, 7:
 			e.Target = event.ToGroup(room.ID)
+			if kind == 7 {
+				e.Target.ExcludeProfiles = []event.Profile{user("1")}
+				e.Target.ExcludeConnections = []uuid.UUID{c.ID, s.conns[0].conn.ID}
+			}
 		case 3:
 			e.Target.ExcludeProfiles = []event.Profile{c.Profile, user("nobody")}
 		case 4:
@@ -281,7 +285,11 @@ func (w *world) says(i int) func(*side) {
 		}
 		entry := &history.Entry{Event: &e, Envelope: e.Seal()}
 		s.said = append(s.said, entry)
-		s.reach = append(s.reach, s.counts(&e.Target))
+		reach := s.counts(&e.Target)
+		if kind := e.Target.Kind; kind == event.KindTenant || kind == event.KindGroup {
+			is.New(w.t).Equal(int32(s.rig.Streams.CountHere(&e)), reach) // as another hub asks
+		}
+		s.reach = append(s.reach, reach)
 		s.rig.log.Append(context.Background(), []*history.Entry{entry})
 	}
 }

@@ -107,45 +107,55 @@ func (t *Tenants) countKnown(e *event.Event) (r Remote, known bool) {
 	return r, tenant.shared
 }
 
-// CountHere is how many of this hub's connections an event's target resolves to. Of a long list
-// the tenant is let go of after each piece.
-func (t *Tenants) CountHere(e *event.Event) (n int) {
+// CountHere is how many of this hub's connections an event's target resolves to. Of a whole tenant, or of a
+// room, it looks at whom the event leaves out, and not at everybody else. Of a long list of profiles the
+// tenant is let go of after each piece.
+func (s *Streams) CountHere(e *event.Event) (n int) {
 	excluded := event.ExcludedBy(&e.Target)
-	count := func(conns []*Connection) {
-		if excluded.Nobody() {
-			n += len(conns)
-			return
-		}
-		for _, c := range conns {
-			if !excluded.Has(c.Profile, c.ID) {
-				n++
-			}
-		}
-	}
 	for some := range slices.Chunk(e.Target.Profiles, int(walkPiece.Load())) {
-		if tenant := t.find(e.TenantID); tenant != nil {
+		if t := s.tenants.find(e.TenantID); t != nil {
 			for _, ref := range some {
-				count(tenant.connsLocked(ref))
+				for _, c := range t.connsLocked(ref) {
+					if !excluded.Has(c.Profile, c.ID) {
+						n++
+					}
+				}
 			}
-			tenant.mu.Unlock()
+			t.mu.Unlock()
 		}
 	}
 	room, isRoom := e.Target.Room()
 	if !isRoom && e.Target.Kind != event.KindTenant {
 		return n
 	}
-	tenant := t.find(e.TenantID)
-	if tenant == nil {
+	t := s.tenants.find(e.TenantID)
+	if t == nil {
 		return n
 	}
-	defer tenant.mu.Unlock()
+	defer t.mu.Unlock()
 	if !isRoom {
-		count(tenant.conns)
-		return n
+		return len(t.conns) - s.excludedLocked(t, &excluded, func(event.Profile) bool { return true })
 	}
-	here, _ := tenant.rooms.Here(room, math.MaxUint64)
+	here, _ := t.rooms.Here(room, math.MaxUint64)
 	for _, who := range here {
-		count(who.Conns())
+		n += len(who.Conns())
+	}
+	return n - s.excludedLocked(t, &excluded, func(p event.Profile) bool { return t.rooms.Has(room, p) })
+}
+
+// excludedLocked is how many connections of some of a tenant's people are left out.
+func (s *Streams) excludedLocked(t *tenant, excluded *event.Excluded, in func(event.Profile) bool) (n int) {
+	for ref := range excluded.Profiles() {
+		if who := t.rooms.Person(ref); who != nil && in(ref) {
+			n += len(who.Conns())
+		}
+	}
+	for id := range excluded.Connections() {
+		c := s.ByID(id)
+		there := c != nil && c.Tenant == t.name && c.joined && !c.removed
+		if there && in(c.Profile) && !excluded.HasAll(c.Profile) {
+			n++
+		}
 	}
 	return n
 }
