@@ -4,11 +4,12 @@ import (
 	"context"
 	"encoding/base64"
 	"net/http/httptest"
-	"realtimehub/internal/event"
-	"realtimehub/internal/hubtest"
 	"strings"
 	"testing"
 	"time"
+
+	"realtimehub/internal/event"
+	"realtimehub/internal/hubtest"
 
 	"github.com/golang-jwt/jwt/v5"
 )

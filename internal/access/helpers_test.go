@@ -6,11 +6,12 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
-	"realtimehub/internal/hubtest"
-	"realtimehub/internal/testkit"
 	"strings"
 	"testing"
 	"time"
+
+	"realtimehub/internal/hubtest"
+	"realtimehub/internal/testkit"
 
 	"github.com/golang-jwt/jwt/v5"
 )

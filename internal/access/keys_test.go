@@ -15,12 +15,13 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"realtimehub/internal/access/accesstest"
-	"realtimehub/internal/hubtest"
-	"realtimehub/internal/testkit"
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"realtimehub/internal/access/accesstest"
+	"realtimehub/internal/hubtest"
+	"realtimehub/internal/testkit"
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/matryer/is"

@@ -8,12 +8,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"realtimehub/internal/hubtest"
-	"realtimehub/internal/testkit"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"realtimehub/internal/hubtest"
+	"realtimehub/internal/testkit"
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/matryer/is"

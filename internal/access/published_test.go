@@ -9,12 +9,13 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"realtimehub/internal/access/accesstest"
-	"realtimehub/internal/hubtest"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"realtimehub/internal/access/accesstest"
+	"realtimehub/internal/hubtest"
 
 	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"

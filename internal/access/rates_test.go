@@ -3,11 +3,12 @@ package access
 import (
 	"context"
 	"net/http/httptest"
-	"realtimehub/internal/event"
 	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"realtimehub/internal/event"
 
 	"github.com/matryer/is"
 )

@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http/httptest"
-	"realtimehub/internal/access"
-	"realtimehub/internal/problem"
 	"strings"
 	"testing"
 	"time"
+
+	"realtimehub/internal/access"
+	"realtimehub/internal/problem"
 )
 
 // Whatever an error holds, what is answered is one problem of JSON in which nothing

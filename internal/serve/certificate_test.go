@@ -5,12 +5,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"realtimehub/internal/hubtest"
-	"realtimehub/internal/testkit"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"realtimehub/internal/hubtest"
+	"realtimehub/internal/testkit"
 
 	"github.com/matryer/is"
 )

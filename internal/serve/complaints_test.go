@@ -6,11 +6,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"realtimehub/internal/testkit"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"realtimehub/internal/testkit"
 
 	"github.com/matryer/is"
 )

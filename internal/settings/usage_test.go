@@ -2,11 +2,12 @@ package settings
 
 import (
 	"cmp"
-	"realtimehub/internal/hubtest"
 	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"realtimehub/internal/hubtest"
 
 	"github.com/matryer/is"
 )
