@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
+
 	"realtimehub/internal/event"
 	"realtimehub/internal/hubtest"
-
-	"github.com/golang-jwt/jwt/v5"
 )
 
 func FuzzAuthorization(f *testing.F) {

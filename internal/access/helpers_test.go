@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
+
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/testkit"
-
-	"github.com/golang-jwt/jwt/v5"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m, nil) }

@@ -19,12 +19,12 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/matryer/is"
+
 	"realtimehub/internal/access/accesstest"
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/testkit"
-
-	"github.com/golang-jwt/jwt/v5"
-	"github.com/matryer/is"
 )
 
 // An identity provider's answer has a bound, and where a redirect leads is not asked:

@@ -13,11 +13,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"realtimehub/internal/hubtest"
-	"realtimehub/internal/testkit"
-
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/matryer/is"
+
+	"realtimehub/internal/hubtest"
+	"realtimehub/internal/testkit"
 )
 
 // Whoever sends bad tokens waits, then is sent away; other networks notice nothing, nor

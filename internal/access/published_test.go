@@ -14,12 +14,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"realtimehub/internal/access/accesstest"
-	"realtimehub/internal/hubtest"
-
 	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/matryer/is"
+
+	"realtimehub/internal/access/accesstest"
+	"realtimehub/internal/hubtest"
 )
 
 // provider is an identity provider that tests change; nil fails.

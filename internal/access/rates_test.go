@@ -8,9 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"realtimehub/internal/event"
-
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 func TestPublishRate(t *testing.T) {

@@ -10,10 +10,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/matryer/is"
+
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/testkit"
-
-	"github.com/matryer/is"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m, nil) }

@@ -11,9 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"realtimehub/internal/testkit"
-
 	"github.com/matryer/is"
+
+	"realtimehub/internal/testkit"
 )
 
 // logged are the lines of a log in JSON.

@@ -7,9 +7,9 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"realtimehub/internal/hubtest"
-
 	"github.com/matryer/is"
+
+	"realtimehub/internal/hubtest"
 )
 
 func TestHelpListsEverySetting(t *testing.T) {
