@@ -87,7 +87,7 @@ func (p *publisher) one(w http.ResponseWriter, r *http.Request, who *access.Call
 		return err
 	}
 	within(traceOf(r), e)
-	receipts, err := p.accept(r.Context(), who, []*event.Event{e}, p.limits.Publish, sent)
+	receipts, err := p.accept(r.Context(), nil, who, []*event.Event{e}, sent)
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *access.Ca
 		return err
 	}
 	within(traceOf(r), events...)
-	receipts, err := p.accept(r.Context(), who, events, p.limits.Publish, sent)
+	receipts, err := p.accept(r.Context(), nil, who, events, sent)
 	if err != nil {
 		return err
 	}
@@ -157,13 +157,12 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *acces
 	if len(events) == 0 {
 		return receipts, errs
 	}
-	wait := func(events map[string]int) error { return p.limits.AwaitPublish(taking, events) }
 	publish := func(events []*event.Event, of []int) error {
 		ids := make([]string, len(events))
 		for i, e := range events {
 			ids[i] = e.ID
 		}
-		got, err := p.accept(ctx, who, events, wait, sent)
+		got, err := p.accept(ctx, taking, who, events, sent)
 		unsure, _ := errors.AsType[*history.UnconfirmedError](err)
 		for i, n := range of {
 			switch {
@@ -208,17 +207,18 @@ func (p *publisher) decodeLines(ctx context.Context, lines [][]byte, trace strin
 	return events, of, errs
 }
 
-// accept hands events to the hub that the caller may publish: its one way there. What
-// is not stored costs nothing of the rate, so that it may be tried again.
-func (p *publisher) accept(ctx context.Context, who *access.Caller, events []*event.Event, limit func(events map[string]int) error, sent sending) ([]delivery.Receipt, error) {
-	counts := map[string]int{}
+// accept hands events to the hub that the caller may publish: its one way there. Past a rate limit
+// it waits until taking ends, unless that is nil. What is not stored costs nothing of the rate, so
+// that it may be tried again.
+func (p *publisher) accept(ctx, taking context.Context, who *access.Caller, events []*event.Event, sent sending) ([]delivery.Receipt, error) {
+	counts := map[string]int{} // on the stack: nobody keeps it
 	for _, e := range events {
 		if !who.Reaches(e.TenantID) {
 			return nil, access.ErrTenant
 		}
 		counts[e.TenantID]++
 	}
-	if err := limit(counts); err != nil {
+	if err := p.limit(taking, counts); err != nil {
 		return nil, err
 	}
 	receipts, err := p.publish(ctx, events, sent)
@@ -226,6 +226,14 @@ func (p *publisher) accept(ctx context.Context, who *access.Caller, events []*ev
 		p.limits.Unpublish(counts)
 	}
 	return receipts, err
+}
+
+// limit takes events of the rate, or waits until it can, as accept says.
+func (p *publisher) limit(taking context.Context, events map[string]int) error {
+	if taking == nil {
+		return p.limits.Publish(events)
+	}
+	return p.limits.AwaitPublish(taking, events)
 }
 
 // sending is who sends so many bytes at once.
@@ -318,12 +326,15 @@ func problemCodes() []string {
 // in a receipt needs no escaping.
 func replyReceipt(w http.ResponseWriter, r delivery.Receipt) error {
 	b := r.AppendJSON(make([]byte, 0, 256))
-	w.Header()["Content-Type"] = []string{"application/json"}
-	w.Header()["Cache-Control"] = []string{"no-store"}
+	header := w.Header()
+	header["Content-Type"], header["Cache-Control"] = typeJSON, noStore
 	w.WriteHeader(http.StatusAccepted)
 	w.Write(append(b, '\n'))
 	return nil
 }
+
+// Header values that many answers share. Nobody may change them.
+var typeJSON, noStore = []string{"application/json"}, []string{"no-store"}
 
 // untilNone waits until a count is zero, or ctx ends.
 func untilNone(ctx context.Context, count *atomic.Int64) {

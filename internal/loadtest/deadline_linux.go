@@ -5,91 +5,16 @@ package main
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 )
 
 const (
-	olderTurns     = 300
-	olderPosts     = 1_000 // in a turn
-	deadlineRounds = 5     // events, one after another
+	deadlineRounds = 5 // events, one after another
 	deadlineTime   = 8 * time.Second
 	ackTime        = time.Second // over which acknowledgements are spread
 )
-
-// older measures publishing without a deadline beside an older hub. Both run all the time and
-// take many short turns, of which the median counts: a machine's mood meets both.
-func (b *bench) older() (figures, error) {
-	names := []string{"hub", "older"}
-	costs := map[string][]float64{}
-	turns := map[string]func() (float64, error){}
-	for _, name := range names {
-		turn, end, err := b.postTurns(name)
-		if err != nil {
-			return figures{}, err
-		}
-		defer end()
-		turns[name] = turn
-	}
-	for i := range olderTurns {
-		for _, name := range names {
-			cost, err := turns[name]()
-			if err != nil {
-				return figures{}, err
-			}
-			if i >= olderTurns/10 { // warm
-				costs[name] = append(costs[name], cost)
-			}
-		}
-		slices.Reverse(names) // neither is always the second
-	}
-	var ratios []float64
-	for i, cost := range costs["hub"] {
-		ratios = append(ratios, cost/costs["older"][i])
-	}
-	note := fmt.Sprintf("the median of %d turns' ratios is %.3f", len(ratios), median(ratios))
-	return figures{new(median(costs["hub"])), new(median(costs["older"])), "older", note}, nil
-}
-
-// postTurns starts a hub with streams. Each turn posts events to one stream each, and says what
-// one has cost.
-func (b *bench) postTurns(name string) (turn func() (float64, error), end func(), err error) {
-	s, c, finish, err := b.client(name)
-	if err != nil {
-		return nil, nil, err
-	}
-	stop := func() {}
-	end = func() { stop(); finish() }
-	streams := min(b.streams, unicastOpen)
-	if err := errors.Join(c.open(streams, 0), c.settle(s.quiet())); err != nil {
-		end()
-		return nil, nil, err
-	}
-	each := max(1, olderPosts/streams)
-	var p *poster
-	return func() (float64, error) {
-		if p == nil { // a hub closes connections on which nothing is asked soon
-			if p, stop, err = newPoster(s.addr.String()); err != nil {
-				return 0, err
-			}
-		}
-		if err := c.settle(0); err != nil {
-			return 0, err
-		}
-		before, err := ranFor(s.pids)
-		if err != nil {
-			return 0, err
-		}
-		if err := publish(c, p, each*streams, each, func(i int) []byte { return s.toOne(i%streams, 0) }); err != nil {
-			return 0, err
-		}
-		after, err := ranFor(s.pids)
-		return micros(after-before, each*streams), err
-	}, end, nil
-}
 
 // deadline measures events to a room in which everybody acknowledges them, beside the same
 // events without a deadline. So many come within a second, and are acknowledged together, as

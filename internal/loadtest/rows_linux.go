@@ -15,7 +15,8 @@ import (
 var rows = []row{
 	{"memory", "bytes a stream", "≤ 2048 bytes", (*bench).memory},
 	{"paced", "CPU µs a delivery", "≤ 1.1 × bare", (*bench).paced},
-	{"burst", "deliveries/s", "≥ 15 × nchan", (*bench).burst},
+	{"burst", "deliveries/s", "≥ 15 × nchan", burst(publishers)},
+	{"burst-one", "deliveries/s, one POST at a time", "≥ 15 × nchan", burst(1)},
 	{"connect", "CPU µs a connect", "≤ 1.2 × nchan", (*bench).connect},
 	{"post", "CPU µs a POST", "≤ 1.25 × bare", (*bench).post},
 	{"unicast", "CPU µs a POST", "≤ 1.3 × few", (*bench).unicast},
@@ -114,25 +115,29 @@ func (b *bench) paced() (figures, error) {
 	return figures{got.get("hub"), b.pacedBare, "bare", note}, err
 }
 
-func (b *bench) burst() (figures, error) {
-	costs := lowest{}
-	names, note := beside("nchan")
-	got, err := b.compare("burst, µs a delivery", 1, names, func(name string) (float64, error) {
-		return b.bursts(name, costs)
-	})
-	if err != nil {
-		return figures{}, err
+// burst measures many events to all streams, with so many POSTs under way at a time.
+func burst(underWay int) func(*bench) (figures, error) {
+	return func(b *bench) (figures, error) {
+		costs := lowest{}
+		names, note := beside("nchan")
+		got, err := b.compare("burst, µs a delivery", 1, names, func(name string) (float64, error) {
+			return b.bursts(name, underWay, costs)
+		})
+		if err != nil {
+			return figures{}, err
+		}
+		rates := figures{hub: rate(got.get("hub")), reference: rate(got.get("nchan")), beside: "nchan", note: note}
+		rates.note = fmt.Sprintf("CPU µs a delivery: hub %s, nchan %s", figure(costs.get("hub")), cmp.Or(note, figure(costs.get("nchan"))))
+		return rates, nil
 	}
-	rates := figures{hub: rate(got.get("hub")), reference: rate(got.get("nchan")), beside: "nchan", note: note}
-	rates.note = fmt.Sprintf("CPU µs a delivery: hub %s, nchan %s", figure(costs.get("hub")), cmp.Or(note, figure(costs.get("nchan"))))
-	return rates, nil
 }
 
 // bursts is how long a delivery takes in the fastest of several bursts, in µs. What one costs
 // at least is added to costs.
-func (b *bench) bursts(name string, costs lowest) (float64, error) {
+func (b *bench) bursts(name string, underWay int, costs lowest) (float64, error) {
 	deliveries := burstEvents * b.streams
 	return b.with("burst", name, b.streams, func(s *server, c *client, p *poster) (float64, error) {
+		p = &poster{p.conns[:underWay]}
 		best, request, rounds := math.Inf(1), s.toAll(b.frame), burstRounds
 		if peers[name] != "" {
 			rounds = 1 // of many seconds

@@ -142,7 +142,7 @@ func (s *server) connections(healthy *client) (count int, err error) {
 		if err != nil || list.Count <= len(healthy.streams) || time.Now().After(end) {
 			return list.Count, err
 		}
-		if err := healthy.rest(500 * time.Millisecond); err != nil {
+		if err := healthy.rest(50 * time.Millisecond); err != nil {
 			return 0, err
 		}
 	}
