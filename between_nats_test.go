@@ -71,7 +71,6 @@ func besidePlayed(t testing.TB, tenant string, sessions, people int) *testHub {
 // What a hub that serves a tenant keeps of a connection elsewhere is small, and what it keeps of a
 // person elsewhere is little more than presence needs.
 func TestBytesOfSessionsElsewhere(t *testing.T) {
-	t.Parallel()
 	if !byItself(t) {
 		return
 	}
@@ -107,7 +106,6 @@ func TestBytesOfSessionsElsewhere(t *testing.T) {
 
 // A hub that only publishes says how many connections there are elsewhere, and keeps none of them.
 func TestAHubThatOnlyPublishes(t *testing.T) {
-	t.Parallel()
 	is := is.New(t)
 	nodes, _, _ := behindProxies(t, theBroker(t), 3)
 	serves, also, publishes := nodes[0], nodes[1], nodes[2]
@@ -145,7 +143,6 @@ func TestAHubThatOnlyPublishes(t *testing.T) {
 // A hub of the version before cannot say how many of its connections an event has: the one that
 // publishes learns who is connected there, as it did before.
 func TestPublishingBesideTheVersionBefore(t *testing.T) {
-	t.Parallel()
 	is := is.New(t)
 	h := besidePlayed(t, "acme", 6, 3)
 	eventually(t, func() bool { return h.publish(t, "acme", "x.y", `{"kind":"tenant"}`, "1")["connections"] == 6.0 })
@@ -157,7 +154,6 @@ func TestPublishingBesideTheVersionBefore(t *testing.T) {
 // A tenant's membership is read once, and not again when somebody is back soon after the last
 // stream has left, nor by a hub that publishes now and then.
 func TestMembershipIsReadOnce(t *testing.T) {
-	t.Parallel()
 	is := is.New(t)
 	nodes, proxies, _ := behindProxies(t, theBroker(t), 2)
 	var rows atomic.Int64

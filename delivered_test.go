@@ -21,11 +21,11 @@ func (h *testHub) reported(t testing.TB, tenant string, items int) (list []strin
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		page, err := h.outbox.Read(t.Context(), tenant, outbox.Query{Limit: 1000})
+		if (err != nil || len(page.Items) < items) && time.Now().Before(deadline) {
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
-		}
-		if len(page.Items) < items && time.Now().Before(deadline) {
-			continue
 		}
 		if len(page.Items) != items {
 			t.Fatalf("%d items, want %d", len(page.Items), items)

@@ -16,7 +16,6 @@ import (
 
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/engine"
-	"realtimehub/internal/history"
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/settings"
 )
@@ -111,10 +110,8 @@ func TestDoors(t *testing.T) {
 		for _, over := range []string{"", " over TLS"} {
 			t.Run(door.Name+over, func(t *testing.T) {
 				t.Parallel()
-				h := newTestHub(t, func(hub *HubConfig, presence *PresenceConfig) {
-					limits := testLimits
-					limits.Events = 100
-					hub.Log, hub.StreamBuffer = history.NewMemory(limits), 64<<10
+				h := newTestHub(t, keeping(100), func(hub *HubConfig, presence *PresenceConfig) {
+					hub.StreamBuffer = 64 << 10
 					presence.Audience, presence.Grace = settings.AudienceTenant, 0
 				})
 				h.door = door

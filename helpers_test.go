@@ -136,6 +136,15 @@ func newTestHub(t testing.TB, configure ...func(*HubConfig, *PresenceConfig)) *t
 	return newTrustedHub(t, openDoor(t), access.RatesConfig{}, configure...)
 }
 
+// keeping has a hub's history keep so many events of a tenant.
+func keeping(events int) func(*HubConfig, *PresenceConfig) {
+	return func(hub *HubConfig, _ *PresenceConfig) {
+		limits := testLimits
+		limits.Events = events
+		hub.Log = history.NewMemory(limits)
+	}
+}
+
 // openDoor asks for no credential.
 func openDoor(t testing.TB) *access.Auth {
 	auth, err := access.NewAuth(context.Background(), access.Config{})
@@ -260,7 +269,11 @@ func newTellingNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, 
 // mustConnect opens a stream that nobody serves: what it is sent, it owes.
 func (h *Hub) mustConnect(t testing.TB, s delivery.Subscription) *delivery.Connection {
 	t.Helper()
-	c, err := h.streams.Connect(t.Context(), s)
+	var c *delivery.Connection
+	err := untilConfirmed(func() (err error) {
+		c, err = h.streams.Connect(t.Context(), s)
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

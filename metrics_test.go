@@ -225,11 +225,7 @@ func TestMetricsMove(t *testing.T) {
 func TestMetricsOfGapsAndSlowness(t *testing.T) {
 	alone(t, "each hub counts for itself")
 	is := is.New(t)
-	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
-		limits := testLimits
-		limits.Events = 3
-		hub.Log, hub.StreamBuffer = history.NewMemory(limits), 8<<10
-	})
+	h := newTestHub(t, keeping(3), func(hub *HubConfig, _ *PresenceConfig) { hub.StreamBuffer = 8 << 10 })
 	handler := h.API.Handler()
 	var cursor string
 	for range 5 {

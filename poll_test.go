@@ -20,7 +20,6 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
-	"realtimehub/internal/history"
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/settings"
 )
@@ -211,11 +210,7 @@ func TestPollWaits(t *testing.T) {
 // What a client cannot have any more is said, with where things go on.
 func TestPollGaps(t *testing.T) {
 	is := is.New(t)
-	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
-		limits := testLimits
-		limits.Events = 3
-		hub.Log = history.NewMemory(limits)
-	})
+	h := newTestHub(t, keeping(3))
 	var cursors []string
 	for i := range 5 {
 		cursors = append(cursors, h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, fmt.Sprint(i))["cursor"].(string))
@@ -452,7 +447,6 @@ func TestPollTyping(t *testing.T) {
 
 // Three hubs round robin: with the cursor carried nothing is lost, and nothing comes twice.
 func TestPollOfThreeHubs(t *testing.T) {
-	t.Parallel()
 	is := is.New(t)
 	all, nodes := threeHubs(t)
 	query, me := meQuery+"&client=tab", event.Profile{Type: "user", ID: "me"}
@@ -608,7 +602,6 @@ func TestPollAcknowledgesBesideAnother(t *testing.T) {
 // Who polls three hubs by turns, and says each time which connection it was answered by, acknowledges
 // with each cursor: that connection ends only once its hub hears of the next poll.
 func TestPollAcknowledgesByTurns(t *testing.T) {
-	t.Parallel()
 	is := is.New(t)
 	h, nodes := threeHubs(t)
 	query := meQuery + "&client=a&ack=true"

@@ -74,11 +74,7 @@ func TestResume(t *testing.T) {
 // A cursor that is none, or another's, or too old, is said to be so, and where
 // things go on; the ready before it has no id, so that the gap is not overlooked.
 func TestGaps(t *testing.T) {
-	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
-		limits := testLimits
-		limits.Events = 3
-		hub.Log = history.NewMemory(limits)
-	})
+	h := newTestHub(t, keeping(3))
 	var cursors []string
 	for i := range 5 {
 		cursors = append(cursors, h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, fmt.Sprint(i))["cursor"].(string))
@@ -327,11 +323,7 @@ func TestEphemeralsDuringReplay(t *testing.T) {
 // back from far behind.
 func TestQuietStreamsMoveOn(t *testing.T) {
 	is := is.New(t)
-	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
-		limits := testLimits
-		limits.Events = 20
-		hub.Log, hub.Heartbeat = history.NewMemory(limits), 50*time.Millisecond
-	})
+	h := newTestHub(t, keeping(20), func(hub *HubConfig, _ *PresenceConfig) { hub.Heartbeat = 50 * time.Millisecond })
 	quiet, filtered := h.open(t, meQuery), h.open(t, "tenant=acme&profile=you&types=none.*,test.marker")
 	var head string
 	for range 100 {
@@ -370,7 +362,7 @@ func TestSlowIsNotLost(t *testing.T) {
 	n, last := 0, c.Cursor
 	for {
 		event, err := c.read()
-		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) { // it was not read for so long that the last words were given up
+		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) { // it was not read for so long that the last words were given up; TCP resets a socket whose own input is unread
 			break
 		}
 		is.NoErr(err)
@@ -400,11 +392,7 @@ func TestSlowIsNotLost(t *testing.T) {
 // Services read the same history: whole envelopes, page by page.
 func TestHistory(t *testing.T) {
 	is := is.New(t)
-	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
-		limits := testLimits
-		limits.Events = 3
-		hub.Log = history.NewMemory(limits)
-	})
+	h := newTestHub(t, keeping(3))
 	read := func(query string) (payloads []string, cursor string, gap bool) {
 		t.Helper()
 		var answer map[string]any

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/gobwas/ws"
 	"github.com/matryer/is"
@@ -32,13 +31,7 @@ type signalRSocket struct {
 // dialSignalR opens a socket, and sends what comes at once with the request.
 func dialSignalR(t testing.TB, url, query, early string) *signalRSocket {
 	t.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(time.Minute))
-	s, answer := askSignalR(t, conn, query, early)
+	s, answer := askSignalR(t, dialBare(t, url), query, early)
 	if answer.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatal(answer)
 	}

@@ -41,13 +41,19 @@ const upgradeHead = "Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocke
 // bareSocket opens a socket, sends what comes at once with the request, and reads hub.ready.
 func (h *testHub) bareSocket(t testing.TB, url, query, early string) *bareSocket {
 	t.Helper()
+	return openBare(t, dialBare(t, url), query, early)
+}
+
+// dialBare is a connection to a hub, for a minute at most.
+func dialBare(t testing.TB, url string) net.Conn {
+	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(time.Minute))
-	return openBare(t, conn, query, early)
+	return conn
 }
 
 // openBare is bareSocket on a connection.

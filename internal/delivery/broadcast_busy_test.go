@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"fmt"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -103,7 +102,13 @@ func TestABroadcastLetsOthersIn(t *testing.T) {
 	}
 	acme := r.Tenants.find("acme")
 	heard := 0
-	say := func() { acme.broadcastLocked(everybody, func(*Connection) { heard++ }) }
+	say := func() {
+		acme.broadcastLocked(everybody, func(*Connection) {
+			if heard++; heard%piece == 0 {
+				time.Sleep(2 * time.Millisecond) // who has waited for a lock for one is given it next
+			}
+		})
+	}
 	say()
 	acme.walkLocked(piece)
 	is.Equal(heard, piece)
@@ -119,23 +124,16 @@ func TestABroadcastLetsOthersIn(t *testing.T) {
 		acme.mu.Lock()
 		heard = 0
 		say()
-		over := make(chan struct{})
-		go func() {
-			defer close(over)
-			acme.flush()
-		}()
-		for between := false; ; {
-			select {
-			case <-over:
-				return between
-			default:
-			}
-			if acme.mu.TryLock() {
-				between = between || heard > 0 && heard < many
-				acme.mu.Unlock()
-			}
-			runtime.Gosched()
-		}
+		between := false
+		var other sync.WaitGroup
+		other.Go(func() {
+			acme.mu.Lock()
+			defer acme.mu.Unlock()
+			between = heard > 0 && heard < many
+		})
+		acme.flush()
+		other.Wait()
+		return between
 	})
 	is.Equal(heard, many)
 }

@@ -26,14 +26,8 @@ func TestReaderOfAWebSocketAtEverySplit(t *testing.T) {
 	whole += open[:len(open)-1]
 	for first := range 600 {
 		for _, step := range []int{1, 7, len(whole)} {
-			var r reader
-			is.NoErr(r.feed([]byte(whole[:first])))
-			for rest := whole[first:]; rest != ""; {
-				n := min(step, len(rest))
-				is.NoErr(r.feed([]byte(rest[:n])))
-				rest = rest[n:]
-			}
-			is.Equal(r.events, events) // split at first, then every step bytes
+			r := fed(t, whole, first, step)
+			is.Equal(r.events, events)
 			is.True(r.frames.pinged)
 			is.NoErr(r.feed([]byte(open[len(open)-1:])))
 			is.Equal(r.events, events+1)

@@ -48,19 +48,26 @@ func TestReaderAtEverySplit(t *testing.T) {
 			is := is.New(t)
 			for first := range len(whole) + 1 {
 				for _, step := range []int{1, 7, len(whole)} {
-					var r reader
-					is.NoErr(r.feed([]byte(whole[:first])))
-					for rest := whole[first:]; rest != ""; {
-						n := min(step, len(rest))
-						is.NoErr(r.feed([]byte(rest[:n])))
-						rest = rest[n:]
-					}
-					is.Equal(r.events, events) // split at first, then every step bytes
+					r := fed(t, whole, first, step)
+					is.Equal(r.events, events)
 					is.True(r.begun())
 				}
 			}
 		})
 	}
+}
+
+// fed is a reader of what is split at first, then every step bytes.
+func fed(t *testing.T, whole string, first, step int) *reader {
+	t.Helper()
+	is, r := is.New(t), &reader{}
+	is.NoErr(r.feed([]byte(whole[:first])))
+	for rest := whole[first:]; rest != ""; {
+		n := min(step, len(rest))
+		is.NoErr(r.feed([]byte(rest[:n])))
+		rest = rest[n:]
+	}
+	return r
 }
 
 func TestReaderCountsAnEventAtItsEnd(t *testing.T) {

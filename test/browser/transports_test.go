@@ -98,6 +98,9 @@ func TestRealtimeTransportsSay(t *testing.T) {
 		tab.told("e1")
 	}
 	h.acknowledged("e1", 3)
+	for _, tab := range tabs { // who comes back acknowledges, too
+		is.Equal(tab.run(`is.reconnects`), 0.0)
+	}
 
 	for i, tab := range tabs {
 		eventually(t, func() bool { // who is between two polls is told nothing

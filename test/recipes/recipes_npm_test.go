@@ -19,9 +19,7 @@ func TestRecipesFetchEventSource(t *testing.T) {
 	needs(t, "npm")
 	is := is.New(t)
 	r := newRecipes(t, "REALTIME_HEARTBEAT=50ms")
-	if out, err := r.command("npm", "install", "--no-audit", "--no-fund", "--prefer-offline", "@microsoft/fetch-event-source@2.0.1").CombinedOutput(); err != nil {
-		lacks(t, "npm cannot install: "+string(out))
-	}
+	installed(t, r.dir, "@microsoft/fetch-event-source@2.0.1")
 	publish := func(text string) {
 		status, _ := r.hub(http.MethodPost, "/v1/tenants/acme/profiles/user:42/events", `{"type":"order.paid","payload":"`+text+`"}`)
 		is.Equal(status, http.StatusAccepted)

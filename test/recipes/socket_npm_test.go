@@ -44,9 +44,7 @@ func TestRecipesNodeWebSocket(t *testing.T) {
 	is := is.New(t)
 	r := newRecipes(t, "REALTIME_HEARTBEAT=500ms")
 	is.NoErr(os.WriteFile(filepath.Join(r.dir, "socket.mjs"), []byte(socketClient), 0o644))
-	if out, err := r.command("npm", "install", "--no-audit", "--no-fund", "--prefer-offline", "ws@8.23.0").CombinedOutput(); err != nil {
-		lacks(t, "npm cannot install: "+string(out))
-	}
+	installed(t, r.dir, "ws@8.23.0")
 	publish := func(text string) {
 		status, _ := r.hub(http.MethodPost, "/v1/tenants/acme/profiles/user:42/events", `{"type":"order.paid","payload":"`+text+`"}`)
 		is.Equal(status, http.StatusAccepted)
