@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,18 +33,28 @@ import (
 // brokenLog fails as it is told to.
 type brokenLog struct {
 	*history.Memory
-	err error
+	told atomic.Pointer[error] // by the test, while what it asked before may go on
 }
 
-func (l *brokenLog) Append(context.Context, []*history.Entry) error { return l.err }
+func (l *brokenLog) err() error     { return *l.told.Load() }
+func (l *brokenLog) fail(err error) { l.told.Store(&err) }
+
+// newBrokenLog cannot store anything, to begin with.
+func newBrokenLog() *brokenLog {
+	l := &brokenLog{Memory: history.NewMemory(testLimits)}
+	l.fail(history.ErrNotStored)
+	return l
+}
+
+func (l *brokenLog) Append(context.Context, []*history.Entry) error { return l.err() }
 func (l *brokenLog) Attach(context.Context, string) (history.Cursor, error) {
-	return history.Cursor{}, l.err
+	return history.Cursor{}, l.err()
 }
 func (l *brokenLog) Find(context.Context, string, string, *history.Reader) (history.Cursor, error) {
-	return history.Cursor{}, l.err
+	return history.Cursor{}, l.err()
 }
 func (l *brokenLog) Read(context.Context, string, history.Query) (page history.Page, _ error) {
-	return page, l.err
+	return page, l.err()
 }
 
 // brokenRooms fail as brokenLog does.
@@ -51,12 +62,12 @@ type brokenRooms struct{ *brokenLog }
 
 func (brokenRooms) Follow(func(string, history.Epoch, event.Room, []room.Membership), func(string)) {}
 func (brokenRooms) Sure(context.Context) error                                                      { return nil }
-func (r brokenRooms) Attach(context.Context, string) error                                          { return r.err }
+func (r brokenRooms) Attach(context.Context, string) error                                          { return r.err() }
 func (r brokenRooms) Now(context.Context, string, event.Room) (room.State, error) {
-	return room.State{}, r.err
+	return room.State{}, r.err()
 }
 func (r brokenRooms) Change(context.Context, string, event.Room, room.State, []room.Membership, bool) error {
-	return r.err
+	return r.err()
 }
 
 // stage is the hubs that it takes to get every documented answer.
@@ -77,7 +88,7 @@ func newStage(t *testing.T) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{t: t, whole: t, contract: c, log: &brokenLog{history.NewMemory(testLimits), history.ErrNotStored}}
+	s := &stage{t: t, whole: t, contract: c, log: newBrokenLog()}
 	s.open = newTestHub(t)
 	s.secured = newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret}), access.RatesConfig{})
 	s.limited = newTrustedHub(t, openDoor(t), access.RatesConfig{PublishRate: 1, ClientRate: 1, AdminRate: 1})
@@ -348,14 +359,15 @@ func (s *stage) provokeElsewhere() {
 	s.send(s.open, health, "", nil, to("GET", "/nowhere", "localhost"))
 	s.send(s.open, health, "", nil, to("GET", "/nowhere", "evil.example"))
 	s.send(s.open, health, "", nil, to("DELETE", "/v1/events", "localhost"))
-	defer func() { s.log.err = history.ErrNotStored }()
-	for _, s.log.err = range []error{history.ErrUnconfirmed, history.ErrTooLarge, errors.New("a fault of the hub's own")} {
+	defer s.log.fail(history.ErrNotStored)
+	for _, err := range []error{history.ErrUnconfirmed, history.ErrTooLarge, errors.New("a fault of the hub's own")} {
+		s.log.fail(err)
 		for _, id := range []string{"publishEvent", "publishBatch"} {
 			s.send(s.broken, s.of(id), "application/json", nil)
 		}
 		s.send(s.broken, s.of("publishEvent"), "application/x-ndjson", nil)
 	}
-	s.log.err = history.ErrUnconfirmed // of a question nothing may have been stored
+	s.log.fail(history.ErrUnconfirmed) // of a question nothing may have been stored
 	for id, kind := range map[string]string{"getPresence": "", "queryPresence": "application/json", "queryTenantPresence": "application/json"} {
 		if w := s.send(s.broken, s.of(id), kind, nil); !strings.Contains(w.Body.String(), `"code":"BrokerUnavailable"`) {
 			s.t.Errorf("%s from a broker that is away: %d %s", id, w.Code, w.Body)

@@ -208,7 +208,7 @@ func TestWhyCommand(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
 	h.open(t, "tenant=acme&profile=b&ack=true")
-	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"a.b","payload":1,"deadline":"1s","target":{"kind":"profiles","profiles":["b","c"]}}`)
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"a.b","payload":1,"deadline":"1h","target":{"kind":"profiles","profiles":["b","c"]}}`)
 	ask := func(args ...string) string {
 		t.Helper()
 		var out strings.Builder
@@ -220,16 +220,17 @@ func TestWhyCommand(t *testing.T) {
 	}
 	is.True(strings.HasPrefix(ask("why", "e", "b"), "e, a.b of 20"))
 	is.True(strings.HasSuffix(ask("why", "e", "b"), "\nb was sent it: a connection of theirs was sent it, and has not acknowledged it (sentUnacknowledged)\n"))
-	is.True(strings.HasSuffix(ask("why", "e", "c"), " with a deadline of 1s\nc has not had it, as far as is known: they have no connection (noConnection)\n"))
+	is.True(strings.HasSuffix(ask("why", "e", "c"), " with a deadline of 1h\nc has not got it, as far as is known: they have no connection (noConnection)\n"))
 	is.True(strings.Contains(ask("why", "nothing", "c"), "404 EventNotFound"))
 	is.True(strings.Contains(ask("why", "e"), "Usage: realtimehub why"))
 	is.Equal(ask("outbox"), "")
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"late","type":"a.b","payload":1,"deadline":"1s","target":{"kind":"profile","profiles":["b"]}}`)
 	h.reported(t, "acme", 1)
 	lines := strings.Split(strings.TrimSpace(ask("outbox")), "\n")
 	is.Equal(len(lines), 1)
 	is.True(strings.HasPrefix(lines[0], `{"type":"event.undelivered"`))
 	testkit.Eventually(t, func() bool { // the report comes first
-		return strings.Contains(ask("why", "e", "b"), "b did not acknowledge it by its deadline, and was reported (20")
+		return strings.Contains(ask("why", "late", "b"), "b did not acknowledge it by its deadline, and was reported (20")
 	})
 }
 

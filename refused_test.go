@@ -106,7 +106,7 @@ func TestARefusedStreamIsNotOnline(t *testing.T) {
 func TestAStreamWithoutItsLogIsNotOnline(t *testing.T) {
 	alone(t, "it breaks one hub's log")
 	is := is.New(t)
-	log := &brokenLog{history.NewMemory(testLimits), history.ErrNotStored}
+	log := newBrokenLog()
 	h := newTestHub(t, defaultPresence, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = log })
 	observer := newTold(h.observer())
 	h.streams.Observe(observer)
