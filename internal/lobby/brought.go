@@ -1,15 +1,16 @@
 package lobby
 
 import (
+	"io"
 	"math"
 	"sync/atomic"
 )
 
-// brought is how many bytes a stranger has brought since it last asked for something. A session of TLS
-// keeps a message to itself until that ends, of up to 256 KiB, and nobody above it is told.
+// brought is how many bytes a stranger has brought since something of it was last read above TLS. A
+// session of TLS keeps a message to itself until that ends, of up to 256 KiB, and nobody above is told.
 type brought struct{ bytes atomic.Int64 }
 
-// uncounted is of who is no stranger any more.
+// uncounted is of who is no stranger, or not for now.
 const uncounted = math.MinInt64 / 2
 
 // past is by how much so many bytes are more than a stranger costs.
@@ -33,6 +34,22 @@ func (b *brought) again() (fewer int64) {
 
 // end counts no more, and says how many fewer are past it.
 func (b *brought) end() (fewer int64) { return past(b.bytes.Swap(uncounted)) }
+
+// begin counts again after an end.
+func (b *brought) begin() { b.bytes.Store(0) }
+
+// body is a stranger's, of which what is read is no session's.
+type body struct {
+	io.ReadCloser
+	guest *guest
+}
+
+// Read implements io.Reader.
+func (b body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.guest.lobby.heavy.Add(-b.guest.brought.again())
+	return n, err
+}
 
 // brings counts bytes that a guest has brought, and cuts it where strangers have brought too many past
 // what they cost: a quarter of what all of them may.

@@ -1,6 +1,8 @@
 package lobby
 
 import (
+	"io"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -21,6 +23,20 @@ func TestWhoBringsMuchAndAsksNothingIsCut(t *testing.T) {
 		for range 100 {
 			brings(a, strangerBytes)
 			r.ask(a)
+		}
+		is.Equal(r.heavy.Load(), int64(0))
+		back := Pause(r.ask(a)) // it is counted elsewhere
+		brings(a, 100*strangerBytes)
+		is.Equal(r.heavy.Load(), int64(0))
+		back()
+		sends := r.ask(a)
+		sends.Body = io.NopCloser(strings.NewReader("ab"))
+		sends, _, err := Greet(nil, sends)
+		is.NoErr(err)
+		for range 2 { // however long its body is
+			brings(a, strangerBytes)
+			_, err := sends.Body.Read(make([]byte, 1))
+			is.NoErr(err)
 		}
 		is.Equal(r.heavy.Load(), int64(0))
 		brings(a, 3*strangerBytes) // two more than it costs, a quarter of what all may

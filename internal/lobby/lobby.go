@@ -277,6 +277,7 @@ func (l *Lobby) back(g *guest) {
 	} else if l.cfg.All > 0 && l.size >= l.cfg.All {
 		l.cutLocked(l.most.list[0].conns.Front().Value.(*guest), ByAll)
 	}
+	g.brought.begin()
 	l.seatLocked(g)
 }
 

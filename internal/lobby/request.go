@@ -58,6 +58,9 @@ func Greet(w http.ResponseWriter, r *http.Request) (known *http.Request, over fu
 		return r, nil, nil
 	}
 	g.lobby.heavy.Add(-g.brought.again())
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = body{r.Body, g}
+	}
 	now := time.Now()
 	g.asked.CompareAndSwap(0, now.UnixNano())                           // nobody keeps a place by asking again
 	http.NewResponseController(w).SetWriteDeadline(now.Add(answerTime)) // not supported: nobody to wait for
@@ -274,6 +277,7 @@ func Pause(r *http.Request) (back func()) {
 	l := g.lobby
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.heavy.Add(-g.brought.end())
 	g.away++
 	l.riseLocked(g)
 	return func() { l.back(g) }
