@@ -23,7 +23,7 @@ const (
 	mostTimes    = 2                     // how much longer an event may take in 99 of 100 cases
 	unnoticed    = 10 * time.Millisecond // than this, if it does not take longer anyway: then the machine is busy
 	attackTime   = 10 * time.Second      // at most, once
-	rest         = 30 * time.Second      // until the hub is as before
+	rest         = 150 * time.Second     // until the hub is as before: Go collects what is left once in two minutes, whatever comes
 	tries        = 3                     // an attack makes others wait if it does so each time: a machine stumbles now and then
 	uncollected  = 16 << 20              // bytes: Go does not collect a smaller heap, as the hub has it set
 )
