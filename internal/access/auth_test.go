@@ -20,7 +20,7 @@ func FuzzAuthorization(f *testing.F) {
 		f.Fatal(err)
 	}
 	good := hubtest.Bearer(f, "exp", 99999999999)
-	for _, seed := range []string{good, "Bearer service-key-0001", "bearer  " + good[7:], "Bearer a.b.c", "Bearer ..", "Basic x", "", good + ".", strings.Replace(good, ".", "..", 1)} {
+	for _, seed := range []string{good, "Bearer service-key-0001", "bearer  " + good[7:], "Bearer a.b.c", "Bearer ..", "Basic x", "", good + ".", good[:len(good)-9] + "\r\n" + good[len(good)-9:], strings.Replace(good, ".", "..", 1)} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, header string) {

@@ -45,7 +45,8 @@ func (a *Auth) token(r *http.Request, text string) (*Caller, Scope, error) {
 
 // tokenFrom proves a JWT (RFC 7519) and reads its claims.
 func (a *Auth) tokenFrom(ctx context.Context, place, text string) (caller *Caller, scopes Scope, err error) {
-	if text == "" || len(text) > maxToken || strings.Count(text, ".") != 2 {
+	broken := strings.ContainsAny(text, "\r\n") // which Go reads past, and RFC 7515 (section 2) does not have
+	if text == "" || len(text) > maxToken || strings.Count(text, ".") != 2 || broken {
 		return nil, 0, errCredential
 	}
 	proof, ok := a.proofs.begin(place, text)
