@@ -196,6 +196,7 @@ func TestTheEnd(t *testing.T) {
 		is.Equal(len(got[0].seqs)+len(got[1].seqs), 150)
 
 		s = stand(t, hook+"/{tenant}", s.service, nil)
+		synctest.Wait() // until it sends at all: another process might
 		s.put(t, "hangs", 1)
 		s.put(t, "new", 1)
 		s.put(t, "fails", 1)
