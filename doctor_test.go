@@ -220,12 +220,17 @@ func TestProbesEndWithTheHub(t *testing.T) {
 	is.Equal(answer["code"], "Draining")
 }
 
+// plainHub is a hub in a bubble, where there are no sockets, and what serves it.
+func plainHub(t *testing.T) (*Hub, *api) {
+	logger := slog.New(slog.DiscardHandler)
+	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Plain: true, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second}, nil, Reporting{})
+	return hub, NewAPI(hub, newAuth(t, access.Config{Secret: testSecret}), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
+}
+
 func TestAProbeLivesAsLongAsItsToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		logger := slog.New(slog.DiscardHandler)
-		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Plain: true, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second}, nil, Reporting{})
-		api := NewAPI(hub, newAuth(t, access.Config{Secret: testSecret}), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
+		hub, api := plainHub(t)
 		start := time.Now()
 		pr, pw := io.Pipe()
 		done := make(chan struct{})
@@ -257,9 +262,7 @@ func TestAProbeLivesAsLongAsItsToken(t *testing.T) {
 func TestAProbeOfPollsLivesAsLongAsItsToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		logger := slog.New(slog.DiscardHandler)
-		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Plain: true, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second}, nil, Reporting{})
-		api := NewAPI(hub, newAuth(t, access.Config{Secret: testSecret}), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
+		_, api := plainHub(t)
 		start := time.Now()
 		r := httptest.NewRequest("GET", "/v1/poll?doctor=true&for=5m", nil)
 		r.Header.Set("Authorization", bearer(t, "exp", start.Add(time.Minute).Unix(), "scope", "publish"))
