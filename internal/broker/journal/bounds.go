@@ -252,7 +252,7 @@ func (k *keeper) cut(ctx context.Context) error {
 		switch {
 		case cfg.KeyBytes > 0 && bytes > cfg.KeyBytes:
 			goal = cfg.KeyBytes - cfg.KeyBytes/mostParts
-		case k.full:
+		case k.full && k.beside <= cfg.Bytes/4: // else another may be larger, of which the broker has told little yet
 			goal, counted = bytes-min(excess, bytes/8), &k.j.cutAll // the next may be nearly as large
 		default:
 			return nil

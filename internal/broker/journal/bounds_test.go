@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -212,6 +213,52 @@ func TestTheLargestKeyPays(t *testing.T) {
 			is.True(first > 0 && bytes == int64(len("first")+len(data(i))))
 		}
 	})
+}
+
+// Who keeps the bounds and has heard of few of the messages yet, as where the server that
+// tells of them is behind, does not know who the largest is: the small ones that it knows of
+// do not pay.
+func TestNobodyPaysWhileTheLargestIsNotKnown(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	cfg := settings
+	cfg.Bytes, cfg.KeyBytes, cfg.PerKey = 4<<20, 0, 0
+	b := natstest.Start(t, 1)
+	p := b.Proxies(t)[0]
+	one, keeper := open(t, b, 0, "one", cfg), openAt(t, p.URL(), "keeper", cfg)
+	const keys = 110 // so that there is enough to begin to count
+	key := func(i int) string { return fmt.Sprint("small-", i) }
+	var counted, asked atomic.Int64
+	told := make(chan struct{})
+	p.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		if strings.HasPrefix(m.Subject, "$JS.API.STREAM.INFO.") {
+			asked.Add(1)
+		}
+		if m.FromServer && strings.HasPrefix(m.Reply, "$JS.ACK.") && counted.Add(1) > 2*keys {
+			v.After = told
+		}
+		return v
+	})
+	for i := range keys {
+		one.append(it(key(i), "first"), it(key(i), data(i)))
+	}
+	keeper.KeepWithin(always)
+	await(t, func() bool { return counted.Load() >= 2*keys })
+	for i := 0; one.bytes.Load() <= cfg.Bytes*7/8; i++ {
+		one.append(it("large", data(i)))
+		is.NoErr(one.state1())
+	}
+	await(t, func() bool { return keeper.bytes.Load() > cfg.Bytes*7/8 })
+	before := asked.Load()
+	await(t, func() bool { return asked.Load() > before+4 }) // it has seen that, and could have cut
+	is.True(counted.Load() > 2*keys)                         // it was to be told of more, and was not
+	close(told)
+	await(t, func() bool { return one.state1() == nil && one.bytes.Load() <= cfg.Bytes*7/8 })
+	for i := range keys {
+		span, err := one.Span(t.Context(), key(i))
+		is.NoErr(err)
+		is.Equal(span.Oldest, uint64(0))
+	}
 }
 
 // Where each key has a single message, the largest pay with that: else nobody would, and
