@@ -270,10 +270,10 @@ func holdsDoors(t *testing.T, through *hubtest.Hub, nobody func() bool) {
 	socket.Close()
 	eventually(t, nobody)
 
-	status, here := through.Do(t, http.MethodGet, "/v1/poll?client=a", "", "Authorization", me)
+	status, here := through.Do(t, http.MethodGet, "/v1/poll?client=a&presence=none", "", "Authorization", me)
 	is.Equal(status, http.StatusOK)
 	publish()
-	status, news := through.Do(t, http.MethodGet, "/v1/poll?client=a&cursor="+here["cursor"].(string), "", "Authorization", me)
+	status, news := through.Do(t, http.MethodGet, "/v1/poll?client=a&presence=none&cursor="+here["cursor"].(string), "", "Authorization", me)
 	is.Equal(status, http.StatusOK)
 	is.Equal(len(news["events"].([]any)), 1)
 
