@@ -146,13 +146,14 @@ func TestAChangeThatIsHalfReadIsNotKnown(t *testing.T) {
 	var reads atomic.Int64
 	status := 0
 	half, gate, learns := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	halfRead := sync.OnceFunc(func() { close(half) })
 	var once sync.Once
 	proxies[0].Rule(func(m *natstest.Message) (v natstest.Verdict) {
 		if m.ReadsRows() {
 			switch reads.Add(1) {
 			case 1:
 			case 2:
-				close(half)
+				halfRead()
 				fallthrough
 			default:
 				v.After = gate
