@@ -130,6 +130,27 @@ func TestUnreadAnswersArePaidFor(t *testing.T) {
 	eventually(t, func() bool { return paidFor(t, url) == access.SocketBytes })
 }
 
+// A person pays for what their connection brings that is nobody's, until it asks for something.
+func TestWhatIsNoRequestIsPaidFor(t *testing.T) {
+	url := startHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=*=a-key-of-all-tenants")
+	f := dialFramed(t, strings.TrimPrefix(url, "http://"), "", 1<<16)
+	ask := func() {
+		f.ask("/v1/presence?profile=user:1", bearer(t))
+		for kind, flags := byte(settingsFrame), byte(0); kind != dataFrame || flags&endStream == 0; {
+			kind, flags, _ = f.next()
+		}
+	}
+	ask()
+	eventually(t, func() bool { return paidFor(t, url) == access.SocketBytes })
+	const unknown = 0x20 // frames of kinds that a server does not know are passed over (RFC 9113, section 5.5)
+	for range 4 {
+		f.write(unknown, 0, 0, make([]byte, 16<<10))
+	}
+	eventually(t, func() bool { return paidFor(t, url) == access.SocketBytes+448<<10 })
+	ask()
+	eventually(t, func() bool { return paidFor(t, url) == access.SocketBytes })
+}
+
 // In open mode a stream takes its connection out of the lobby as long as it lasts.
 func TestAStreamProvesNothing(t *testing.T) {
 	is := is.New(t)

@@ -27,7 +27,7 @@ func (c *Caller) Vouch(r *http.Request, pool *quota.Pool[event.TenantProfile], h
 		if !pool.Take(holder, SocketBytes) {
 			return nothing
 		}
-		lobby.Prove(r, func() { pool.Give(holder, SocketBytes) })
+		lobby.Prove(r, share{pool, holder}, SocketBytes)
 	}
 	n := CallBytes + head
 	if r.ProtoMajor < 2 || stream || !pool.Take(holder, n) { // a stream leaves once it is one
@@ -38,3 +38,15 @@ func (c *Caller) Vouch(r *http.Request, pool *quota.Pool[event.TenantProfile], h
 }
 
 func nothing() {}
+
+// share is a caller's of a pool.
+type share struct {
+	pool   *quota.Pool[event.TenantProfile]
+	holder event.TenantProfile
+}
+
+// Take implements lobby.Payer.
+func (s share) Take(bytes int64) bool { return s.pool.Take(s.holder, bytes) }
+
+// Give implements lobby.Payer.
+func (s share) Give(bytes int64) { s.pool.Give(s.holder, bytes) }

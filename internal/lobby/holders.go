@@ -14,22 +14,37 @@ type holder struct {
 	requests int
 	oldest   *visit // of requests; what follows is younger
 	youngest *visit
-	at       [2]int // in Lobby.most and Lobby.busiest
+	heavy    int64  // bytes that its connections have brought past what each costs
+	at       [3]int // in Lobby.most, Lobby.busiest and Lobby.heaviest
 }
 
 // holders are a heap, the one with most first, of several who has the oldest.
 type holders struct {
 	list []*holder
-	by   int // 0 connections, 1 requests
+	by   measure
 }
 
+// measure is of what holders have most.
+type measure int
+
+const (
+	byConnections measure = iota
+	byRequests
+	byBytes // that connections have brought; only those that have some are in the heap
+)
+
 func (h *holders) size(i int) (n int, since time.Time) {
-	if x := h.list[i]; h.by == 0 {
+	switch x := h.list[i]; h.by {
+	case byConnections:
 		if n = x.conns.Len(); n > 0 {
 			since = x.conns.Front().Value.(*guest).came
 		}
-	} else if n = x.requests; n > 0 {
-		since = x.oldest.came
+	case byRequests:
+		if n = x.requests; n > 0 {
+			since = x.oldest.came
+		}
+	case byBytes:
+		n = int(x.heavy)
 	}
 	return n, since
 }
@@ -76,11 +91,11 @@ func (l *Lobby) holderLocked(addr netip.Addr) *holder {
 // tidyLocked puts a holder where it belongs, or away when it holds nothing.
 func (l *Lobby) tidyLocked(h *holder) {
 	if h.conns.Len() == 0 && h.requests == 0 {
-		heap.Remove(&l.most, h.at[0])
-		heap.Remove(&l.busiest, h.at[1])
+		heap.Remove(&l.most, h.at[byConnections])
+		heap.Remove(&l.busiest, h.at[byRequests])
 		delete(l.of, h.addr)
 		return
 	}
-	heap.Fix(&l.most, h.at[0])
-	heap.Fix(&l.busiest, h.at[1])
+	heap.Fix(&l.most, h.at[byConnections])
+	heap.Fix(&l.busiest, h.at[byRequests])
 }

@@ -122,7 +122,7 @@ func TestAStorm(t *testing.T) {
 			g := l.conns[c]
 			l.mu.Unlock()
 			r := httptest.NewRequest("GET", "/", nil)
-			time.AfterFunc(moment, func() { Prove(r.WithContext(context.WithValue(r.Context(), guestKey{}, g)), nil) })
+			time.AfterFunc(moment, func() { Prove(r.WithContext(context.WithValue(r.Context(), guestKey{}, g)), nil, 0) })
 		}
 		is.True(time.Since(start) < patience)
 		for _, c := range came {

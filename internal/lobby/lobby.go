@@ -53,25 +53,27 @@ type Lobby struct {
 	freed chan struct{} // a place is free, perhaps
 
 	waiting          atomic.Int64 // for a place
-	heavy            atomic.Int64 // bytes that strangers have brought past what each costs
 	byAddress, byAll atomic.Int64 // how many were refused or cut
 
 	mu sync.Mutex
 	// Guarded by mu.
-	conns    map[net.Conn]*guest // all that net/http has, by their sockets
-	size     int                 // of them in the lobby
-	requests int
-	ending   int // requests that lost their place
-	of       map[netip.Addr]*holder
-	most     holders // of connections
-	busiest  holders // of requests
-	told     time.Time
-	untold   int // since
+	conns      map[net.Conn]*guest // all that net/http has, by their sockets
+	size       int                 // of them in the lobby
+	requests   int
+	ending     int // requests that lost their place
+	of         map[netip.Addr]*holder
+	most       holders // of connections
+	busiest    holders // of requests
+	heaviest   holders // of bytes that connections have brought
+	heavy      int64   // such bytes of all, past what each connection costs
+	told       time.Time
+	untold     int // since
+	toldUnpaid time.Time
 }
 
 // New makes an empty lobby.
 func New(cfg Config) *Lobby {
-	return &Lobby{cfg: cfg, freed: make(chan struct{}, 1), conns: map[net.Conn]*guest{}, of: map[netip.Addr]*holder{}, busiest: holders{by: 1}}
+	return &Lobby{cfg: cfg, freed: make(chan struct{}, 1), conns: map[net.Conn]*guest{}, of: map[netip.Addr]*holder{}, busiest: holders{by: byRequests}, heaviest: holders{by: byBytes}}
 }
 
 // Stats is who is in a lobby.
@@ -102,13 +104,14 @@ type guest struct {
 	known   atomic.Bool  // that it has proven something
 	taken   atomic.Int64 // requests that were taken back, and for which its reader has not waited
 	brought brought
+	account account
 
 	// Guarded by lobby.mu.
 	place  *list.Element // nil: not in the lobby
 	holder *holder
-	away   int    // requests for which it is not
-	gone   bool   // cut, or closed
-	give   func() // what it was proven with; may be nil
+	heavy  int64 // of what it has brought, past what it costs
+	away   int   // requests for which it is not
+	gone   bool  // cut, or closed
 }
 
 // stale says whether a guest had its time.
@@ -207,6 +210,8 @@ func (l *Lobby) riseLocked(g *guest) {
 	if g.place == nil {
 		return
 	}
+	g.brought.again()
+	l.weighLocked(g, 0)
 	g.holder.conns.Remove(g.place)
 	l.tidyLocked(g.holder)
 	g.holder, g.place = nil, nil
@@ -277,7 +282,7 @@ func (l *Lobby) back(g *guest) {
 	} else if l.cfg.All > 0 && l.size >= l.cfg.All {
 		l.cutLocked(l.most.list[0].conns.Front().Value.(*guest), ByAll)
 	}
-	g.brought.begin()
+	g.brought.again()
 	l.seatLocked(g)
 }
 
@@ -286,16 +291,13 @@ func (l *Lobby) leave(c net.Conn) {
 	l.mu.Lock()
 	g := l.conns[c]
 	delete(l.conns, c)
-	var give func()
 	if g != nil {
-		l.heavy.Add(-g.brought.end())
 		g.gone = true
 		l.riseLocked(g)
-		give, g.give = g.give, nil
 	}
 	l.mu.Unlock()
-	if give != nil {
-		give()
+	if g != nil {
+		g.account.close()
 	}
 }
 

@@ -202,7 +202,7 @@ func TestAway(t *testing.T) {
 		Away(both)()
 		is.True(!newest.cut()) // its own place was free
 		back = Away(both)
-		Prove(both, nil)
+		Prove(both, nil, 0)
 		back()
 		is.Equal(r.Stats().Connections, 1)
 		c, _ = r.come(anna)
@@ -227,7 +227,7 @@ func TestAFullLobby(t *testing.T) {
 		is.Equal(r.Stats().Connections, 2)
 
 		r.leave(second)
-		Prove(r.ask(third), nil) // who leaves the lobby leaves its place, too
+		Prove(r.ask(third), nil, 0) // who leaves the lobby leaves its place, too
 		is.Equal(r.Stats().Connections, 0)
 		start = time.Now()
 		r.come(anna)
@@ -293,23 +293,24 @@ func TestWhoHasMostPays(t *testing.T) {
 func TestProof(t *testing.T) {
 	is := is.New(t)
 	r := newRoom(Config{Address: 1})
-	given := 0
+	paid := &purse{all: 111}
 	c, _ := r.come(anna)
 	req := r.ask(c)
 	is.True(IsStranger(req))
-	Prove(req, func() { given++ })
+	is.True(paid.Take(111))
+	Prove(req, paid, 1)
 	is.True(!IsStranger(req))
-	is.Equal(given, 0)
-	Prove(req, func() { given += 10 }) // a second request at the same time
-	is.Equal(given, 10)
+	is.Equal(paid.taken.Load(), int64(111))
+	Prove(req, paid, 10) // a second request at the same time
+	is.Equal(paid.taken.Load(), int64(101))
 	_, in := r.come(anna)
 	is.True(in) // its place is free
 	r.leave(c)
-	is.Equal(given, 11)
+	is.Equal(paid.taken.Load(), int64(100))
 	r.leave(c)
-	is.Equal(given, 11)
-	Prove(req, func() { given += 100 })
-	is.Equal(given, 111)
+	is.Equal(paid.taken.Load(), int64(100))
+	Prove(req, paid, 100)
+	is.Equal(paid.taken.Load(), int64(0))
 	is.Equal(len(r.conns), 1)
 }
 
@@ -372,7 +373,7 @@ func TestTheCountIsRight(t *testing.T) {
 			case 3:
 				for c, req := range open {
 					if !c.closed.Load() && random.IntN(2) == 0 {
-						Prove(req, nil)
+						Prove(req, nil, 0)
 					}
 					r.leave(c)
 					delete(open, c)
@@ -421,7 +422,7 @@ func TestALobbyIsLeftOnce(t *testing.T) {
 	r := newRoom(Config{Address: 2})
 	c, _ := r.come(anna)
 	first := r.ask(c)
-	Prove(first, nil)
+	Prove(first, nil, 0)
 	second := httptest.NewRequest("GET", "/", nil).WithContext(first.Context())
 	second.ProtoMajor, second.RemoteAddr = 2, c.RemoteAddr().String()
 	second, over, err := Greet(httptest.NewRecorder(), second)
@@ -434,7 +435,7 @@ func TestALobbyIsLeftOnce(t *testing.T) {
 	go func() {
 		defer close(done)
 		Seat(httptest.NewRecorder(), second)
-		Prove(second, func() {})
+		Prove(second, &purse{}, 0)
 		Away(second)()
 		over()
 	}()

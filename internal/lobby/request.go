@@ -54,12 +54,12 @@ func Greet(w http.ResponseWriter, r *http.Request) (known *http.Request, over fu
 	if len(g.lobby.cfg.Proxies) > 0 {
 		g.lobby.cfg.Proxies.name(r)
 	}
-	if g.known.Load() && r.ProtoMajor < 2 {
-		return r, nil, nil
-	}
-	g.lobby.heavy.Add(-g.brought.again())
+	g.wasRead()
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = body{r.Body, g}
+	}
+	if g.known.Load() && r.ProtoMajor < 2 {
+		return r, nil, nil
 	}
 	now := time.Now()
 	g.asked.CompareAndSwap(0, now.UnixNano())                           // nobody keeps a place by asking again
@@ -67,6 +67,7 @@ func Greet(w http.ResponseWriter, r *http.Request) (known *http.Request, over fu
 	if r.ProtoMajor < 2 {
 		return r, nil, nil
 	}
+	g.brought.shared.Store(true)
 	v, err := g.lobby.visit(w, g, g.addr)
 	if err != nil {
 		return r, nil, err
@@ -226,9 +227,9 @@ func IsStranger(r *http.Request) bool {
 	return g != nil && !g.known.Load()
 }
 
-// Prove takes a connection out of the lobby. give is called when it is closed, or no longer
-// net/http's; it may be nil.
-func Prove(r *http.Request, give func()) {
+// Prove takes a connection out of the lobby, for which payer has paid so many bytes. It is given
+// them back when it is closed, or no longer net/http's; nil: nobody pays.
+func Prove(r *http.Request, payer Payer, paid int64) {
 	g := guestOf(r)
 	if g == nil {
 		return
@@ -238,14 +239,13 @@ func Prove(r *http.Request, give func()) {
 		l.mu.Lock()
 		if first = !g.gone && !g.known.Load(); first {
 			l.riseLocked(g)
+			g.account.open(payer, paid)
 			g.known.Store(true)
-			l.heavy.Add(-g.brought.end())
-			g.give = give
 		}
 		l.mu.Unlock()
 	}
-	if !first && give != nil { // proven at the same time by another request, or cut
-		give()
+	if !first && payer != nil { // proven at the same time by another request, or cut
+		payer.Give(paid)
 	}
 }
 
@@ -261,7 +261,7 @@ func Leave(r *http.Request) {
 func Away(r *http.Request) (back func()) {
 	if r.ProtoMajor < 2 {
 		Leave(r)
-		Prove(r, nil)
+		Prove(r, nil, 0)
 		return func() {}
 	}
 	return Pause(r)
@@ -277,7 +277,6 @@ func Pause(r *http.Request) (back func()) {
 	l := g.lobby
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.heavy.Add(-g.brought.end())
 	g.away++
 	l.riseLocked(g)
 	return func() { l.back(g) }
