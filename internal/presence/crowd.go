@@ -38,7 +38,7 @@ func (t *tenant) crowd(offline bool) *crowd {
 }
 
 // each calls do for a tenant's profiles that are offline, or for those that are not, with the
-// lock held, which others get in between. Who moves meanwhile may come twice, or not.
+// lock held, which others get in between. Who comes or goes meanwhile may be met twice, or not.
 func (p *People) each(tenant string, offline bool, do func(*profile)) {
 	for end := math.MaxInt; end > 0; {
 		end = p.some(tenant, offline, end, do)

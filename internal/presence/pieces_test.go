@@ -15,10 +15,12 @@ import (
 )
 
 // Others get the lock of all tenants' presence after each piece of a long list, and whoever
-// stays is in the list, though others come and go meanwhile.
+// stays is in the list, though others come and go meanwhile, and though they are active.
 func TestPresenceIsLookedAtInPieces(t *testing.T) {
 	inBubble(t, func(w *world, is *is.I) {
 		const people = 5*piece + 10
+		idle := w.comes("idle")
+		w.passes(6 * time.Minute)
 		conns := make([]*delivery.Connection, people)
 		for i := range conns {
 			conns[i] = w.comes(i)
@@ -32,11 +34,15 @@ func TestPresenceIsLookedAtInPieces(t *testing.T) {
 				w.Left(conns[i], time.Now().Add(-time.Minute)) // its grace is over
 				w.comes(people + i)
 			}
+			if end <= piece {
+				w.Touch(idle, time.Now()) // who is among the rest, and away no more
+			}
 		}
 		is.Equal(pieces, 6)
 		for i := people / 2; i < people; i++ {
 			is.True(met[fmt.Sprint(i)]) // who stayed
 		}
+		is.True(met["idle"])
 	})
 }
 

@@ -62,9 +62,12 @@ func (p *People) changeLocked(who *profile, status state) {
 	t.count[status]++
 	p.count[who.status]--
 	p.count[status]++
-	who.crowd().remove(who)
+	from := who.crowd()
 	who.status = status
-	who.crowd().add(who)
+	if to := who.crowd(); to != from {
+		from.remove(who)
+		to.add(who)
+	}
 	if !who.dirty {
 		who.dirty = true
 		p.dirty = append(p.dirty, who)
