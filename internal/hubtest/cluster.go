@@ -218,13 +218,11 @@ func (c *CutClient) dial() (conn net.Conn, err error) {
 	if len(c.AnyOf) == 0 {
 		return net.Dial("tcp", c.Addr)
 	}
-	for range 1000 {
-		if conn, err = net.Dial("tcp", c.AnyOf[rand.IntN(len(c.AnyOf))]); err == nil {
-			return conn, nil
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if conn, err = net.Dial("tcp", c.AnyOf[rand.IntN(len(c.AnyOf))]); err == nil || time.Now().After(deadline) {
+			return conn, err
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
-	return nil, err
 }
 
 func (c *CutClient) connect() (net.Conn, error) {
