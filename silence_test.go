@@ -230,6 +230,24 @@ func eachTransport(t *testing.T, test func(t *testing.T, secure, http2 bool)) {
 	}
 }
 
+// Who has begun a request, and does not finish its head, is waited for 5 s.
+func TestHalfAHeaderIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		h := newSilentHub(t, false, false)
+		defer h.end()
+		conn, err := h.client.Transport.(*http.Transport).DialContext(t.Context(), "", "")
+		is.NoErr(err)
+		defer conn.Close()
+		begun := time.Now()
+		_, err = io.WriteString(conn, "GET /v1/stream?tenant=acme&profile=user:1 HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+		is.NoErr(err)
+		_, err = io.Copy(io.Discard, conn)
+		is.NoErr(err)
+		is.Equal(time.Since(begun), 5*time.Second)
+	})
+}
+
 // A stream that nothing happens on for two minutes is still open, and says what
 // happens then: through each transport, however often there is a heartbeat.
 func TestASilentStreamStaysOpen(t *testing.T) {

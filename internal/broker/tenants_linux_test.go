@@ -17,7 +17,7 @@ import (
 	"realtimehub/internal/natstest"
 )
 
-// A thousand tenants on three hubs: each is taken up in milliseconds, an idle hub
+// A thousand tenants on three hubs: each is taken up without a question of its own, an idle hub
 // costs next to nothing, and what is published costs the broker little more than
 // with nobody there.
 func TestManyTenants(t *testing.T) {
@@ -45,7 +45,13 @@ func TestManyTenants(t *testing.T) {
 	}
 	publish(tenants) // warm
 	without := publish(5 * tenants)
-	start := time.Now()
+	sent := func() (messages uint64) {
+		for _, b := range brokers {
+			messages += b.nc.Stats().OutMsgs
+		}
+		return messages
+	}
+	start, before := time.Now(), sent()
 	for _, b := range brokers {
 		var wg sync.WaitGroup
 		for i := range tenants {
@@ -58,7 +64,7 @@ func TestManyTenants(t *testing.T) {
 		}
 		wg.Wait()
 	}
-	each := time.Since(start) / time.Duration(3*tenants)
+	each, asked := time.Since(start)/time.Duration(3*tenants), float64(sent()-before)/float64(3*tenants)
 	with := publish(5 * tenants)
 	// Nothing is to happen from now on, once what was published has been looked through.
 	const quiet = 3 * time.Second
@@ -71,8 +77,8 @@ func TestManyTenants(t *testing.T) {
 			break
 		}
 	}
-	t.Logf("%d tenants on 3 hubs: attached in %v each; broker's CPU a publish %v, without %v; idle for %v: hubs %v, broker %v", tenants, each, with, without, quiet, own, broker)
-	is.True(each < 5*time.Millisecond)
+	t.Logf("%d tenants on 3 hubs: attached in %v and with %.2f messages each; broker's CPU a publish %v, without %v; idle for %v: hubs %v, broker %v", tenants, each, asked, with, without, quiet, own, broker)
+	is.True(asked < 0.5) // beside what hubs ask every second
 	is.True(with <= 3*without)
 	is.True(own < quiet/20)
 	is.True(broker < quiet/20)

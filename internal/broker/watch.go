@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -105,7 +106,7 @@ func (w *watch) complain(nc *nats.Conn, sub *nats.Subscription, err error) {
 			return
 		}
 	}
-	if !nc.IsConnected() {
+	if !nc.IsConnected() || endsConnection(err) {
 		w.away(err)
 		return
 	}
@@ -117,6 +118,13 @@ func (w *watch) complain(nc *nats.Conn, sub *nats.Subscription, err error) {
 		}
 		w.logger.Warn("store: the connection reported an error", "err", err, "subject", subject)
 	})
+}
+
+// endsConnection says that an error is of a connection that has ended: who writes can be told
+// before who reads, from whom the library knows it.
+func endsConnection(err error) bool {
+	failed, ok := errors.AsType[*net.OpError](err)
+	return ok && !failed.Timeout()
 }
 
 // why is why there is no connection yet.

@@ -117,15 +117,16 @@ func (p *Processes) Start(t testing.TB, i int) {
 // Await waits until server i takes connections.
 func (p *Processes) Await(t testing.TB, i int) {
 	t.Helper()
-	for range 1000 {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		conn, err := net.Dial("tcp", fmt.Sprint(p.host, ":", p.ports[i]))
 		if err == nil {
 			conn.Close()
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
+		if time.Now().After(deadline) {
+			t.Fatal("the broker does not start: ", err)
+		}
 	}
-	t.Fatal("the broker does not start")
 }
 
 // Kill ends server i at once, as a crash does.

@@ -218,9 +218,22 @@ func (p *process) kept() (int, error) {
 	return sum, nil
 }
 
+// collected is what the hub keeps for others, and how much memory it takes, once what it left
+// was collected: by itself it gives back a large heap seldom, and Go collects once in two minutes.
+func (p *process) collected() (kept, resident int, err error) {
+	if _, err = ask(p.near(), "/debug/pprof/heap?gc=1", keyAll); err != nil {
+		return 0, 0, err
+	}
+	if kept, err = p.kept(); err != nil {
+		return 0, 0, err
+	}
+	resident, _, err = p.resident()
+	return kept, resident, err
+}
+
 // ask gets a page over a connection of its own.
 func ask(addr, path, key string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, "GET", "http://"+addr+path, nil)
 	if err != nil {

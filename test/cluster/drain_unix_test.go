@@ -37,16 +37,19 @@ func TestDrainToAnotherHub(t *testing.T) {
 	}
 	ready.Wait()
 	drained := make(chan struct{})
-	go func() {
+	drain := func() {
 		defer close(drained)
 		start := time.Now()
 		if state := first.Stop(); state.ExitCode() != 0 || time.Since(start) < time.Second/2 {
 			t.Errorf("drained after %v: %v", time.Since(start), state)
 		}
-	}()
+	}
 	var want [100][]int
 	through := map[*hubtest.Program]int{}
 	for n, over := 0, false; !over; n++ {
+		if n == 20 {
+			go drain()
+		}
 		select {
 		case <-drained:
 			over = true // one more, through the second

@@ -54,13 +54,13 @@ func TestClusterMetrics(t *testing.T) {
 func TestMetricsOfUnconfirmed(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	broker := natstest.Start(t, 1)
-	h := hubtest.StartCluster(t, 1, broker)[0]
+	broker := natstest.Start(t, 1).Proxies(t)[0]
+	h := hubtest.Start(t, hubtest.Shared(1, "test", broker.URL())...)
 	h.Publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
 	event := eventJSON("acme", "a.b", `{"kind":"tenant"}`, "1")
 	// Three of a batch, which is one call, and two lines.
 	h.Moves(t, map[string]float64{"ready": -1, "events_unconfirmed_total": 3 + 2, `events_refused_total{code="Unconfirmed"}`: 1 + 2}, func() {
-		broker.Stop(0)
+		broker.Cut() // a server that ends would first answer that it keeps nothing
 		_, answer := h.Post(t, "/v1/events/batch", `{"events":[`+event+`,`+event+`,`+event+`]}`)
 		is.Equal(answer["code"], "Unconfirmed")
 		res, err := h.Client.Post(h.URL+"/v1/events", "application/x-ndjson", strings.NewReader(event+"\n"+event+"\n"))
@@ -68,7 +68,7 @@ func TestMetricsOfUnconfirmed(t *testing.T) {
 		io.Copy(io.Discard, res.Body)
 		res.Body.Close()
 		is.Equal(res.StatusCode, http.StatusOK)
-	}, `broker_faults_total{fault="other"}`) // if it was asking something of its own
+	})
 }
 
 // What in the shared history is no event to this hub is counted once by each that

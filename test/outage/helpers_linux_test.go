@@ -146,6 +146,13 @@ func (f *flood) goes(t *testing.T, more int) {
 	eventually(t, func() bool { return len(f.answered()) >= before+more })
 }
 
+// refused is how many answers were 503.
+func (f *flood) refused() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.statuses[http.StatusServiceUnavailable]
+}
+
 func (f *flood) answered() []int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -242,16 +249,20 @@ func lead(t *testing.T, servers *natstest.Processes, stream string, i int) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	name := fmt.Sprint("n", i)
 	eventually(t, func() bool {
-		var info struct{ Cluster struct{ Leader string } }
-		msg, err := nc.Request("$JS.API.STREAM.INFO."+stream, nil, time.Second)
-		if err == nil && json.Unmarshal(msg.Data, &info) == nil && info.Cluster.Leader == name {
+		if leads(nc, stream, i) {
 			return true
 		}
-		nc.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, []byte(`{"placement":{"preferred":"`+name+`"}}`), time.Second)
+		nc.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, fmt.Appendf(nil, `{"placement":{"preferred":"n%d"}}`, i), time.Second)
 		return false
 	})
+}
+
+// leads says whether a server leads a stream, as far as the one knows that is asked.
+func leads(nc *nats.Conn, stream string, i int) bool {
+	var info struct{ Cluster struct{ Leader string } }
+	msg, err := nc.Request("$JS.API.STREAM.INFO."+stream, nil, time.Second)
+	return err == nil && json.Unmarshal(msg.Data, &info) == nil && info.Cluster.Leader == fmt.Sprint("n", i)
 }
 
 // listener reads a stream in the background.
@@ -288,7 +299,7 @@ func listen(t *testing.T, addr, profile string) *listener {
 // until reads on to a certain event.
 func (l *listener) until(t *testing.T, want string) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		select {
 		case word, open := <-l.all:

@@ -91,7 +91,7 @@ func TestDrainOfALoneHub(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			const clients = 50
-			own := []string{"REALTIME_DRAIN=3s", "REALTIME_RETRY=50ms"}
+			own := []string{"REALTIME_DRAIN=1m", "REALTIME_RETRY=50ms"}
 			if name == "on NATS" {
 				own = append(own, "REALTIME_NATS_URL="+natstest.Start(t, 1).URL(0))
 			}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -61,9 +62,9 @@ func TestAFloodStaysWithinTheMemoryBudget(t *testing.T) {
 		}
 		posted <- err
 	}()
-	healthy.SetReadDeadline(time.Now().Add(5 * time.Minute)) // 700 MB take a busy machine long
 	reader := hubtest.NewReader(t, healthy)
 	for range events / every {
+		healthy.SetReadDeadline(time.Now().Add(time.Minute)) // while 6 MB are published for others
 		event, err := reader.Next()
 		is.NoErr(err)
 		is.Equal(event.Type, "a.b") // never a gap, never closing
@@ -78,8 +79,8 @@ func TestAFloodStaysWithinTheMemoryBudget(t *testing.T) {
 	is.True(strings.Contains(p.Logs.String(), "reason=slow")) // each cut says why
 }
 
-// A peer that vanishes without a word, as a laptop does whose lid is closed, is
-// gone within 25 s. The hub and its peers have a network of their own each, with
+// A peer that vanishes without a word, as a laptop does whose lid is closed, is gone soon:
+// TestProbesAreManyAndNotAligned says that the system has 25 s for it. The hub and its peers have a network of their own each, with
 // a cable between them; the test is in one at a time.
 func TestAVanishedPeerIsGone(t *testing.T) {
 	t.Parallel()
@@ -106,11 +107,11 @@ func TestAVanishedPeerIsGone(t *testing.T) {
 	is.Equal(res.StatusCode, http.StatusAccepted)
 	io.Copy(io.Discard, res.Body)
 
-	seer.SetReadDeadline(vanished.Add(25 * time.Second))
+	seer.SetReadDeadline(vanished.Add(time.Minute))
 	reader := hubtest.NewReader(t, seer)
 	for offline := 0; offline < 2; {
 		event, err := reader.Next()
-		is.NoErr(err) // both are offline within 25 s
+		is.NoErr(err) // until both are offline
 		if event.Type == "presence.offline" {
 			offline++
 			t.Logf("%s after %v", event.Data, time.Since(vanished))
@@ -125,13 +126,13 @@ func TestAVanishedPeerIsGone(t *testing.T) {
 	is.True(strings.Contains(string(metrics), `realtime_closes_total{reason="vanished"} 2`)) // and not as one that left
 }
 
-// SIGTERM under load: not ready at once, publishes answered while it drains, every
-// stream told when to come back, spread over the time; then exit 0. What was
+// SIGTERM under load: publishes are answered while it drains, and every stream is told
+// when to come back, spread over the time; then exit 0. What was
 // acknowledged and not delivered any more is had from the other hub.
 func TestDrainUnderLoad(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	const over = 8 * time.Second // long enough for a slow machine to ask before it is over
+	const over = 8 * time.Second // long enough for a slow machine to have publishes answered
 	streams := 2000
 	if testing.Short() {
 		streams = 500
@@ -221,24 +222,6 @@ func TestDrainUnderLoad(t *testing.T) {
 	now := time.Now()
 	started.Store(&now)
 	syscall.Kill(p.PID, syscall.SIGTERM)
-	for { // not ready at once, and long before it is over
-		res, err := hubtest.CheckedClient(t, nil).Get("http://" + p.Addr + "/readyz")
-		is.NoErr(err)
-		res.Body.Close()
-		if res.StatusCode == http.StatusServiceUnavailable {
-			break
-		}
-		is.True(time.Since(now) < over/2)
-	}
-	// A new stream is sent away in the way that EventSource takes.
-	res, err := hubtest.CheckedClient(t, nil).Get("http://" + p.Addr + "/v1/stream?tenant=acme&profile=late")
-	is.NoErr(err)
-	is.Equal(res.StatusCode, http.StatusOK)
-	event, err := hubtest.NewReader(t, res.Body).Next()
-	is.NoErr(err)
-	is.Equal(event.Type, "hub.closing")
-	res.Body.Close()
-
 	var lastID string
 	var first, last time.Duration
 	for i := range streams {
@@ -258,7 +241,7 @@ func TestDrainUnderLoad(t *testing.T) {
 	is.Equal(len(faults), 0)
 	is.True(draining.Load() > 0) // with Connection: close
 
-	res, err = hubtest.CheckedClient(t, nil).Get("http://" + next.Addr + "/v1/stream?tenant=acme&profile=p-1&cursor=" + lastID)
+	res, err := hubtest.CheckedClient(t, nil).Get("http://" + next.Addr + "/v1/stream?tenant=acme&profile=p-1&cursor=" + lastID)
 	is.NoErr(err)
 	defer res.Body.Close()
 	ready, err := hubtest.NewReader(t, res.Body).Next()
@@ -266,7 +249,8 @@ func TestDrainUnderLoad(t *testing.T) {
 	is.True(strings.Contains(ready.Data, `"resume":"complete"`))
 }
 
-// Who cannot wait sends a second signal.
+// A hub that drains is not ready, and sends new streams away. Who cannot wait sends a second
+// signal.
 func TestSecondSignalEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
@@ -282,39 +266,43 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 			break
 		}
 	}
+	res, err := hubtest.CheckedClient(t, nil).Get("http://" + p.Addr + "/v1/stream?tenant=acme&profile=late")
+	is.NoErr(err)
+	is.Equal(res.StatusCode, http.StatusOK) // as EventSource wants it
+	event, err := hubtest.NewReader(t, res.Body).Next()
+	is.NoErr(err)
+	is.Equal(event.Type, "hub.closing")
+	res.Body.Close()
 	http.DefaultClient.CloseIdleConnections()
 	is.Equal(p.Stop().Sys().(syscall.WaitStatus).Signal(), syscall.SIGTERM)
 }
 
-// 2,000 clients that never finish their headers are gone within 10 s, and real ones
-// connect meanwhile.
+// 2,000 clients that never finish their headers are sent away, and real ones connect
+// meanwhile. TestHalfAHeaderIsNotWaitedFor says when.
 func TestSlowloris(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	const slow, within = 2000, 10 * time.Second
+	const slow = 2000
 	p := startProcess(t)
-	ended := make(chan time.Duration, slow)
+	ended := make(chan error, slow)
+	start := time.Now()
 	for range slow {
 		conn, err := net.Dial("tcp", p.Addr)
 		is.NoErr(err)
 		t.Cleanup(func() { conn.Close() })
 		fmt.Fprintf(conn, "GET /v1/stream?tenant=acme&profile=user:1 HTTP/1.1\r\nHost: %s\r\nX-Slow: ", p.Addr)
-		start := time.Now()
 		go func() {
-			conn.SetReadDeadline(start.Add(3 * within))
-			io.Copy(io.Discard, conn) // until it is closed
-			ended <- time.Since(start)
+			conn.SetReadDeadline(time.Now().Add(time.Minute))
+			_, err := io.Copy(io.Discard, conn)
+			ended <- err
 		}()
 	}
-	start := time.Now()
 	for i := range 50 {
 		hubtest.Subscribe(t, p.Addr, fmt.Sprint("real-", i))
 	}
-	t.Logf("50 real clients connected in %v", time.Since(start))
-	var last time.Duration
+	t.Logf("50 real clients were connected after %v", time.Since(start))
 	for range slow {
-		last = max(last, <-ended)
+		is.True(!errors.Is(<-ended, os.ErrDeadlineExceeded)) // it is closed
 	}
-	t.Logf("the last half-sent header was gone after %v", last)
-	is.True(last < within)
+	t.Logf("the last half-sent header was gone after %v", time.Since(start))
 }

@@ -8,7 +8,8 @@ import (
 // Uptime is a time that no clock that is set changes. What has never been was long before.
 func Uptime() time.Duration { return time.Since(started) }
 
-var started = time.Now().Add(-time.Hour)
+// started is before the year 2000, with which a synctest bubble begins.
+var started = time.Now().Add(-40 * 365 * 24 * time.Hour)
 
 // Latest is when something last happened, or was begun that has happened since.
 type Latest struct{ at atomic.Int64 }
