@@ -81,15 +81,6 @@ func (b *Broker) Proxies(t testing.TB) (proxies []*Proxy) {
 	return proxies
 }
 
-// Proxies starts a proxy before each server.
-func (p *Processes) Proxies(t testing.TB) (proxies []*Proxy) {
-	t.Helper()
-	for i := range p.ports {
-		proxies = append(proxies, StartProxy(t, p.URL(i)))
-	}
-	return proxies
-}
-
 // URL is for clients.
 func (p *Proxy) URL() string { return "nats://" + p.listener.Addr().String() }
 
