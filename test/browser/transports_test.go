@@ -130,7 +130,7 @@ func TestRealtimePollAcknowledgesWhatIsHandled(t *testing.T) {
 		reported = append(reported, id)
 	}
 	is.Equal(reported, []string{"e1", "e2"})
-	h.due("e3", "1m", "alice")
+	h.due("e3", "1h", "alice")
 	tab.told("e1", "e2", "e3")
 	tab.run(`handle()`)
 	h.acknowledged("e3", 1)
