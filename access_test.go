@@ -75,14 +75,7 @@ func TestKeysThatAreNotThereYet(t *testing.T) {
 
 	keys.Publish(accesstest.JWK(&key.PublicKey, "one"))
 	token := "Bearer " + signed(t, jwt.SigningMethodRS256, key, claimsOf())
-	deadline := time.After(time.Minute)
-	for ask(h.Handler, "GET", "/v1/presence", "", "Authorization", token).Code != 200 {
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-deadline:
-			t.Fatal("the keys were not asked for again")
-		}
-	}
+	eventually(t, func() bool { return ask(h.Handler, "GET", "/v1/presence", "", "Authorization", token).Code == 200 })
 	is.Equal(ask(h.Handler, "GET", "/readyz", "").Code, 200)
 }
 

@@ -414,7 +414,7 @@ func (s *stage) provokeEvents() {
 		w.until(t, e.Type)
 	}
 	h.open(t, "cursor=elsewhere-1&access_token="+as("w", time.Hour)).until(t, "hub.gap")
-	h.open(t, "access_token="+as("w", 10*time.Second)).until(t, "hub.expiring")
+	h.open(t, "access_token="+as("w", 25*time.Second)).until(t, "hub.expiring")
 	h.streams.Drain(t.Context(), 0)
 	w.until(t, "hub.closing")
 

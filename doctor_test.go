@@ -54,7 +54,7 @@ func TestProbe(t *testing.T) {
 		real, err := h.client.Get(h.URL + "/v1/stream?tenant=acme&profile=user:1")
 		is.NoErr(err)
 		real.Body.Close()
-		res, reader := h.openProbe(t, "every=50ms&for=225ms&access_token=canary", "Via", "1.1 somebody", "X-Forwarded-For", strings.Repeat("9", 1000),
+		res, reader := h.openProbe(t, "every=50ms&for=1025ms&access_token=canary", "Via", "1.1 somebody", "X-Forwarded-For", strings.Repeat("9", 1000),
 			"Authorization", "canary", "Cookie", "realtime_token=canary", "X-Forwarded-Access-Token", "canary", "X-Api-Key", "canary")
 		for _, header := range []http.Header{real.Header, res.Header} {
 			header.Del("Date")
@@ -69,7 +69,7 @@ func TestProbe(t *testing.T) {
 		is.Equal(hello.Protocol, "HTTP/1.1")
 		is.Equal(hello.Host, strings.TrimPrefix(h.URL, "http://"))
 		is.Equal(hello.Headers, map[string][]string{"Accept-Encoding": {"gzip"}, "Via": {"1.1 somebody"}, "X-Forwarded-For": {strings.Repeat("9", 256)}})
-		is.Equal([]int64{hello.EveryMS, hello.ForMS, hello.HeartbeatMS}, []int64{50, 225, 15_000})
+		is.Equal([]int64{hello.EveryMS, hello.ForMS, hello.HeartbeatMS}, []int64{50, 1025, 15_000})
 		var before doctor.Tick
 		for {
 			event, err := reader.Next()
@@ -79,14 +79,14 @@ func TestProbe(t *testing.T) {
 			is.True(tick.ElapsedMS >= int64(50*tick.Seq)) // one that a slow machine sent late may be followed at once
 			if event.Type == doctor.EventDone {
 				is.Equal(tick.Seq, before.Seq)
-				is.True(tick.ElapsedMS >= 225)
+				is.True(tick.ElapsedMS >= 1025)
 				break
 			}
 			is.Equal(event.Type, doctor.EventTick)
 			is.Equal(tick.Seq, before.Seq+1)
 			before = tick
 		}
-		is.True(before.Seq >= 1 && before.Seq <= 4) // a slow machine may miss some
+		is.True(before.Seq >= 1 && before.Seq <= 20) // a slow machine may miss some
 		_, err = reader.Next()
 		is.Equal(err, io.EOF)
 	}

@@ -85,16 +85,7 @@ func (h *testHub) settle(t testing.TB) {
 	if len(h.nodes) == 1 {
 		return
 	}
-	ticker := time.NewTicker(time.Millisecond)
-	defer ticker.Stop()
-	deadline := time.After(5 * time.Second)
-	for !h.settled() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatal("the nodes do not agree on who is connected")
-		}
-	}
+	eventually(t, h.settled)
 }
 
 func (h *testHub) settled() bool {

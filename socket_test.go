@@ -373,12 +373,10 @@ func TestSocketIsNotListenedToAfterItsEnd(t *testing.T) {
 		}
 		s.text(t)
 		is.Equal(s.closes(t), ws.StatusCode(4410))
-		for { // until the hub has given the socket up
-			if _, err := io.WriteString(s, typing); err != nil {
-				break
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
+		eventually(t, func() bool { // until the hub has given the socket up
+			_, err := io.WriteString(s, typing)
+			return err != nil
+		})
 		is.Equal(h.payloads(t, "acme", other), []string{""})
 	})
 }

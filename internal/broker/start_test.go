@@ -36,12 +36,9 @@ func TestAStartWithoutBrokerSaysWhy(t *testing.T) {
 		_, why, waits := strings.Cut(logs.String(), "waiting for the store")
 		return waits && strings.Contains(why, "refused")
 	}
-	for ctx.Err() == nil && !waits() {
-		time.Sleep(10 * time.Millisecond)
-	}
+	testkit.Eventually(t, waits)
 	stop()
 	err := <-failed
-	is.True(waits())
 	is.True(err != nil && strings.Contains(err.Error(), "refused"))
 }
 

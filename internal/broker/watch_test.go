@@ -57,7 +57,7 @@ func TestAnEndThatAWriteFindsIsNoFault(t *testing.T) {
 	defer close(line.heard)
 	is.NoErr(line.CloseWrite())
 	is.NoErr(nc.Publish("a", nil))
-	testkit.Eventually(t, func() bool { return strings.Contains(logs.String(), "broken pipe") })
+	testkit.Eventually(t, func() bool { return strings.Contains(logs.String(), "err=\"write tcp") })
 	is.True(nc.IsConnected())
 	is.Equal(w.faults.Now()[history.FaultOther], int64(0))
 }

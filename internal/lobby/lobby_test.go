@@ -15,6 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"realtimehub/internal/testkit"
+
 	"github.com/matryer/is"
 )
 
@@ -431,19 +433,12 @@ func TestALobbyIsLeftOnce(t *testing.T) {
 	is.Equal(r.Stats().Requests, 0)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	is.True(testkit.InTime(func() { // it does not wait for the lobby's lock
 		Seat(httptest.NewRecorder(), second)
 		Prove(second, &purse{}, 0)
 		Away(second)()
 		over()
-	}()
-	select {
-	case <-done:
-	case <-time.After(10 * time.Second):
-		t.Fatal("it waits for the lobby's lock")
-	}
+	}))
 }
 
 // endless is a connection whose client always has more to say.

@@ -52,11 +52,11 @@ func Main(m *testing.M, clean func()) {
 	os.Exit(code)
 }
 
-// settled waits a few seconds for the goroutines to be as few as before.
+// settled waits a minute at most for the goroutines to be as few as before.
 func settled(before int) bool {
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(time.Minute)
 	for runtime.NumGoroutine() > before+1 { // os/signal's, once it was used, stays
 		select {
 		case <-ticker.C:

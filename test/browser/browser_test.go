@@ -52,10 +52,10 @@ func TestBrowserEventSource(t *testing.T) {
 func TestBrowserGaps(t *testing.T) {
 	t.Parallel()
 	ctx := browser(t)
-	h := hubtest.Start(t, "REALTIME_HISTORY_EVENTS=3", "REALTIME_RETRY=3s", "REALTIME_STREAM_BUFFER=262144", // what is published while it is away takes less
+	h := hubtest.Start(t, "REALTIME_HISTORY_EVENTS=3", "REALTIME_RETRY=200ms", "REALTIME_STREAM_BUFFER=262144", // what is published while it is away takes less
 		"REALTIME_PRESENCE_AUDIENCE=none")
-	front := hubtest.CheckedFront(t, h.URL)
-	page, _ := tab(t, ctx, front.URL+"/healthz", "net::ERR_INCOMPLETE_CHUNKED_ENCODING") // so says the browser of a stream that is cut
+	wire := hubtest.NewWire(t, hubtest.CheckedFront(t, h.URL).URL)
+	page, _ := tab(t, ctx, wire.URL+"/healthz", "net::ERR_") // so says the browser of a stream that is cut, and of a hub that is away
 	listen := func(query string) {
 		do(t, page, chromedp.Evaluate(`globalThis.source?.close(); globalThis.got = [];
 			globalThis.source = new EventSource("/v1/stream?tenant=acme&profile=me`+query+`");
@@ -70,21 +70,21 @@ func TestBrowserGaps(t *testing.T) {
 	publish := func(payload string) {
 		h.Publish(t, "acme", "a.b", `{"kind":"profile","profiles":["me"]}`, payload)
 	}
-	cut := front.CloseClientConnections // it is to come back at once, as who is kicked is not
+	missing := func(first, last int) { // it is cut off while these are published
+		wire.Set(true)
+		for i := first; i <= last; i++ {
+			publish(fmt.Sprint(i))
+		}
+		wire.Set(false)
+	}
 
 	listen("")
 	shows("fresh")
 	publish("0")
 	shows("fresh 0")
-	cut() // and while it is away
-	for i := range 2 {
-		publish(fmt.Sprint(i + 1))
-	}
+	missing(1, 2)
 	shows("fresh 0 complete 1 2")
-	cut()
-	for i := range 5 {
-		publish(fmt.Sprint(i + 3))
-	}
+	missing(3, 7)
 	shows("fresh 0 complete 1 2 partial gap expired moved 5 6 7")
 	publish("8")
 	shows("fresh 0 complete 1 2 partial gap expired moved 5 6 7 8")
@@ -93,7 +93,7 @@ func TestBrowserGaps(t *testing.T) {
 	shows("partial gap unknown moved")
 	publish("9")
 	shows("partial gap unknown moved 9")
-	cut() // it has a good id now, which the cursor of its address gives way to
+	wire.Cut() // it has a good id now, which the cursor of its address gives way to
 	shows("partial gap unknown moved 9 complete")
 
 	// The page stands still until its stream has fallen so far behind that what is

@@ -130,7 +130,7 @@ func TestRealtimePollAcknowledgesWhatIsHandled(t *testing.T) {
 		reported = append(reported, id)
 	}
 	is.Equal(reported, []string{"e1", "e2"})
-	h.due("e3", "1m", "alice")
+	h.due("e3", "1h", "alice")
 	tab.told("e1", "e2", "e3")
 	tab.run(`handle()`)
 	h.acknowledged("e3", 1)
@@ -215,7 +215,7 @@ func TestRealtimeTransportsSilence(t *testing.T) {
 	program := hubtest.Start(t, "REALTIME_RETRY=200ms")
 	h := &clientHub{t: t, browser: browser(t), url: program.URL, wire: hubtest.NewWire(t, program.URL)}
 	const injected = `(
-		((usual) => { globalThis.setInterval = (fn, ms) => usual(fn, ms / 100); })(setInterval),
+		((usual) => { globalThis.looks = 0; globalThis.setInterval = (fn, ms) => usual(() => (looks++, fn()), ms / 100); })(setInterval),
 		((usual) => { globalThis.late = 0; Date.now = () => usual() + late; })(Date.now),
 		globalThis.asked = globalThis.answers = 0,
 		globalThis.WebSocket = class extends WebSocket {
@@ -235,8 +235,8 @@ func TestRealtimeTransportsSilence(t *testing.T) {
 		socket.becomes(`asked > before && answers === asked`)
 	}
 	is.Equal(socket.run(`states.join()`), "connecting,live")
-	poll.run(`late += 47_000`)                               // more than three, and with what a poll waits less than what it may take
-	poll.run(`new Promise((done) => setTimeout(done, 200))`) // four times as long as it takes to be noticed
+	poll.run(`(globalThis.before = looks, late += 47_000)`) // more than three, and with what a poll waits less than what it may take
+	poll.becomes(`looks > before + 3`)                      // it would be noticed
 	is.Equal(poll.run(`states.join()`), "connecting,live")
 	program.Signal(syscall.SIGSTOP)
 	for _, tab := range []*clientTab{socket, poll} {

@@ -105,7 +105,6 @@ func TestMovesFromACutOffServer(t *testing.T) {
 	h.Becomes(t, false)
 	h.Becomes(t, true)
 	t.Logf("moved after %v", time.Since(start))
-	is.True(time.Since(start) < 30*time.Second)
 	is.True(publishes(t, h))
 	is.True(faults(t, h, "moved") >= 1) // a busy machine may have it move on, but not back
 	is.True(!strings.Contains(h.Logs.String(), "to="+b.Servers[cut.Load()-1].Name()))

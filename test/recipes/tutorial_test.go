@@ -81,7 +81,7 @@ func (c *chat) start(script, url string) (stop func()) {
 	}
 	c.t.Cleanup(stop)
 	client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if res, err := client.Get(url); err == nil {
 			res.Body.Close()
 			return stop
@@ -99,7 +99,7 @@ func (c *chat) streams() (n int) {
 	c.t.Helper()
 	req, _ := http.NewRequest(http.MethodGet, c.hub+"/v1/tenants/acme/connections", nil)
 	req.Header.Set("X-API-Key", c.key)
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	res, err := client.Do(req)
 	if err != nil {
 		c.t.Fatal(err)

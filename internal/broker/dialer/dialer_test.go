@@ -29,7 +29,7 @@ func (c *countingDialer) Dial(network, address string) (net.Conn, error) {
 // wants to send or to ask; and it comes back once the server speaks.
 func TestNobodyWaitsForAConnection(t *testing.T) {
 	is := is.New(t)
-	const timeout = 20 * time.Second
+	const timeout = time.Hour // so who waits for it ends with the test
 	proxy := natstest.Start(t, 1).Proxies(t)[0]
 	dialer := &countingDialer{Dialer: &Dialer{Timeout: timeout}}
 	nc, err := nats.Connect(proxy.URL(), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.Timeout(timeout), nats.RetryOnFailedConnect(true),
@@ -41,7 +41,6 @@ func TestNobodyWaitsForAConnection(t *testing.T) {
 	proxy.Silence()
 	defer proxy.Mend()
 	testkit.Eventually(t, func() bool { return !nc.IsConnected() })
-	silent := time.Now()
 	for range 5 {
 		nc.Publish("a", nil)
 		nc.Subscribe("b", func(*nats.Msg) {})
@@ -49,7 +48,6 @@ func TestNobodyWaitsForAConnection(t *testing.T) {
 		dials := dialer.dials.Load()
 		testkit.Eventually(t, func() bool { return dialer.dials.Load() > dials+1 }) // it is being connected to
 	}
-	is.True(time.Since(silent) < timeout/2)
 	proxy.Mend()
 	testkit.Eventually(t, func() bool { return nc.FlushTimeout(30*time.Second) == nil }) // it may be away once more, where the machine is busy
 }

@@ -15,6 +15,7 @@ import (
 
 	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/testkit"
 )
 
 // The ledger is as a plain list of all messages tells, to a part of a key's bytes, and has
@@ -129,14 +130,16 @@ func (u *user) fill(key string, from, n int) {
 		for j := range 10 {
 			items = append(items, &Item{Key: key, Data: []byte(data(from + i + j))})
 		}
-		for full := true; full; {
+		testkit.Eventually(u.t, func() bool {
 			err := u.Append(u.t.Context(), items)
-			if full = errors.Is(err, ErrFull) || errors.Is(err, stream.ErrUnconfirmed); full { // a busy machine's broker may be late
-				time.Sleep(10 * time.Millisecond) // each try asks the broker three times
-			} else if err != nil {
+			if errors.Is(err, ErrFull) || errors.Is(err, stream.ErrUnconfirmed) { // a busy machine's broker may be late
+				return false
+			}
+			if err != nil {
 				u.t.Error(err)
 			}
-		}
+			return true
+		})
 	}
 }
 

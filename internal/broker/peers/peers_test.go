@@ -146,7 +146,7 @@ func (m *member) hold() {
 // await waits until all that others have is as wanted.
 func (m *member) await(want map[ID]string) {
 	m.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		m.mu.Lock()
 		same := maps.Equal(m.seen, want)
 		m.mu.Unlock()
