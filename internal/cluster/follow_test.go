@@ -71,8 +71,8 @@ func TestWhatIsNewsOfATenant(t *testing.T) {
 		})
 		synctest.Wait()
 		for tenant, old := range map[string]bool{"old": true, "new": false} {
-			roll := cluster.Session{ID: uuid.New(), Profile: event.Profile{Type: "tenant", ID: tenant}}
-			r.Changed("*", []cluster.SessionChange{{Session: roll}}, old, time.Time{})
+			word := cluster.Session{ID: uuid.New(), Profile: event.Profile{Type: "tenant", ID: tenant}}
+			r.Changed("*", []cluster.SessionChange{{Session: word}}, old, time.Time{})
 			synctest.Wait()
 			r.Changed(tenant, []cluster.SessionChange{{Session: cluster.Session{ID: uuid.New(), Profile: user(tenant)}}}, true, time.Time{})
 		}

@@ -63,9 +63,9 @@ func (m *Members) OwnsMembership() bool {
 func (m *Members) SetMembers(ctx context.Context, name string, in event.Room, members []event.Profile) error {
 	return m.change(ctx, name, in, len(members) > 0, func(t *tenant) (join, leave []event.Profile) {
 		t.mu.Lock()
-		roll := t.rooms.Roll(in)
+		were := t.rooms.Snapshot(in)
 		t.mu.Unlock()
-		return room.Differ(roll, members)
+		return room.Differ(were, members)
 	})
 }
 
@@ -297,9 +297,9 @@ func (m *Members) Members(ctx context.Context, tenant string, room event.Room, b
 	if roster != nil {
 		list = append(list, roster.Members...)
 	} else if t := m.tenants.find(tenant); t != nil {
-		roll := t.rooms.Roll(room)
+		were := t.rooms.Snapshot(room)
 		t.mu.Unlock()
-		for _, p := range roll {
+		for _, p := range were {
 			list = append(list, p.Profile())
 		}
 	}

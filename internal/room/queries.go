@@ -77,8 +77,8 @@ func (m *Memberships[C]) EachBeside(ref event.Profile, visited Visited[C], tell 
 	}
 }
 
-// Roll are the room's members now, whose profiles may be read later without the lock.
-func (m *Memberships[C]) Roll(room event.Room) []*Person[C] {
+// Snapshot is the room's members now, whose profiles may be read later without the lock.
+func (m *Memberships[C]) Snapshot(room event.Room) []*Person[C] {
 	if c := m.circles.Get(room); c != nil {
 		return slices.Clone(c.members)
 	}
@@ -86,9 +86,9 @@ func (m *Memberships[C]) Roll(room event.Room) []*Person[C] {
 }
 
 // Differ says who would join and who would leave a room if members were all that it has.
-func Differ[C comparable](roll []*Person[C], members []event.Profile) (join, leave []event.Profile) {
-	here := make(map[event.Profile]bool, len(roll)) // whether it has not been met among members
-	for _, p := range roll {
+func Differ[C comparable](were []*Person[C], members []event.Profile) (join, leave []event.Profile) {
+	here := make(map[event.Profile]bool, len(were)) // whether it has not been met among members
+	for _, p := range were {
 		here[p.ref] = true
 	}
 	for _, p := range members {
@@ -97,7 +97,7 @@ func Differ[C comparable](roll []*Person[C], members []event.Profile) (join, lea
 		}
 		here[p] = false
 	}
-	for _, p := range roll {
+	for _, p := range were {
 		if here[p.ref] {
 			leave = append(leave, p.ref)
 		}
