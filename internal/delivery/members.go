@@ -293,15 +293,13 @@ func (m *Members) Members(ctx context.Context, tenant string, room event.Room, b
 		return nil, err
 	}
 	defer end()
-	list := make([]event.Profile, 0, size)
+	list := []event.Profile{}
 	if roster != nil {
 		list = append(list, roster.Members...)
 	} else if t := m.tenants.find(tenant); t != nil {
 		were := t.rooms.Snapshot(room)
 		t.mu.Unlock()
-		for _, p := range were {
-			list = append(list, p.Profile())
-		}
+		list = profilesOf(were)
 	}
 	slices.SortFunc(list, event.CompareProfiles)
 	return list, nil

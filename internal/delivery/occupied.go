@@ -1,11 +1,21 @@
 package delivery
 
-import "realtimehub/internal/event"
+import (
+	"math"
+	"slices"
 
-// RoomsOf are the rooms that some profiles belong to, as this hub knows; one may come twice.
+	"realtimehub/internal/event"
+)
+
+// RoomsOf are the rooms that some profiles belong to, as this hub knows; one may come twice. Others
+// have the tenant after each piece.
 func (m *Members) RoomsOf(tenant string, profiles []event.Profile) (rooms []event.Room) {
-	if t := m.tenants.find(tenant); t != nil {
-		for _, p := range profiles {
+	for some := range slices.Chunk(profiles, memberPiece) {
+		t := m.tenants.find(tenant)
+		if t == nil {
+			return nil
+		}
+		for _, p := range some {
 			rooms = t.rooms.AppendRooms(rooms, p)
 		}
 		t.mu.Unlock()
@@ -13,16 +23,24 @@ func (m *Members) RoomsOf(tenant string, profiles []event.Profile) (rooms []even
 	return rooms
 }
 
-// AnyMember says whether is holds for some member of a room, as this hub knows it. It asks first
-// for those who are connected here. The tenant is locked meanwhile.
-func (m *Members) AnyMember(tenant string, room event.Room, is func(event.Profile) bool) (any bool) {
-	if t := m.tenants.find(tenant); t != nil {
-		for p := range t.rooms.Members(room) {
-			if any = is(p); any {
-				break
-			}
-		}
-		t.mu.Unlock()
+// AnyMember says whether is holds for some member of a room, as this hub knows it. It asks first for
+// some of those who are connected here. The tenant is not locked meanwhile.
+func (m *Members) AnyMember(tenant string, room event.Room, is func(event.Profile) bool) bool {
+	isMember := func(p *member) bool { return is(p.Profile()) }
+	t := m.tenants.find(tenant)
+	if t == nil {
+		return false
 	}
-	return any
+	here, _ := t.rooms.Here(room, math.MaxUint64)
+	some := slices.Clone(here[:min(len(here), memberPiece)])
+	t.mu.Unlock()
+	if slices.ContainsFunc(some, isMember) {
+		return true
+	}
+	if t = m.tenants.find(tenant); t == nil {
+		return false
+	}
+	all := t.rooms.Snapshot(room)
+	t.mu.Unlock()
+	return slices.ContainsFunc(all, isMember)
 }
