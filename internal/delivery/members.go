@@ -329,15 +329,3 @@ func (m *Members) Member(ctx context.Context, tenant string, room event.Room, p 
 	defer t.mu.Unlock()
 	return t.rooms.Has(room, p), t.rooms.Len(room), nil
 }
-
-// Share says of each profile whether it has a room in common with viewer.
-func (m *Members) Share(tenant string, viewer event.Profile, profiles []event.Profile) []bool {
-	share := make([]bool, len(profiles))
-	if t := m.tenants.find(tenant); t != nil {
-		defer t.mu.Unlock()
-		for i, p := range profiles {
-			share[i] = t.rooms.Share(viewer, p)
-		}
-	}
-	return share
-}

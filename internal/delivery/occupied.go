@@ -44,3 +44,23 @@ func (m *Members) AnyMember(tenant string, room event.Room, is func(event.Profil
 	t.mu.Unlock()
 	return slices.ContainsFunc(all, isMember)
 }
+
+// sharePiece is of how many profiles Share says it before others have the tenant: of each all rooms
+// may have to be looked at.
+const sharePiece = 50
+
+// Share says of each profile whether it has a room in common with viewer.
+func (m *Members) Share(tenant string, viewer event.Profile, profiles []event.Profile) []bool {
+	share := make([]bool, 0, len(profiles))
+	for some := range slices.Chunk(profiles, sharePiece) {
+		t := m.tenants.find(tenant)
+		if t == nil {
+			break
+		}
+		for _, p := range some {
+			share = append(share, t.rooms.Share(viewer, p))
+		}
+		t.mu.Unlock()
+	}
+	return share[:len(profiles)] // of what is not known anymore none
+}

@@ -42,4 +42,10 @@ func TestAnyMemberOfALargeRoom(t *testing.T) {
 	is.True(!r.Members.AnyMember("other", hall, func(event.Profile) bool { return true }))
 	is.Equal(len(r.Members.RoomsOf("acme", people)), len(people))
 	is.Equal(len(r.Members.RoomsOf("other", people)), 0)
+
+	asking := append([]event.Profile{user("nobody")}, people[:2*sharePiece]...)
+	for i, share := range r.Members.Share("acme", here, asking) {
+		is.Equal(share, i > 0)
+	}
+	is.Equal(r.Members.Share("other", here, asking), make([]bool, len(asking)))
 }

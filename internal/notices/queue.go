@@ -40,7 +40,7 @@ type notice struct {
 
 func newNotice(of subject, draft outbox.Draft) notice {
 	bytes := noticeBytes + of.profile.Bytes() + sized.Text(of.room.ID) + sized.Block(len(draft.Data))
-	return notice{of, draft, bytes}
+	return notice{of: of, draft: draft, bytes: bytes}
 }
 
 func newStep(kind outbox.Type, c Connection) notice {
