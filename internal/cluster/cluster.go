@@ -90,7 +90,7 @@ func New(cfg Config) *Cluster {
 	c := &Cluster{
 		cfg: cfg, presence: cfg.Presence, typists: cfg.Typists, peers: peers, back: cfg.Back,
 		remotes: remotes{quotas: cfg.Pools}, askers: askers{peers: peers, counts: cfg.Delivery.Counts}, own: map[string]*ownConns{},
-		following: following{places: make(chan struct{}, followAtOnce)}, returned: make(chan struct{}, returnedAtOnce),
+		returned: make(chan struct{}, returnedAtOnce),
 	}
 	cfg.Delivery.Streams.Observe(c)
 	if peers != nil {

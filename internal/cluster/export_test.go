@@ -31,7 +31,8 @@ func (c *Cluster) SomeSessions(tenant string, end int, sessions []Session) ([]Se
 
 // What the tests of the package count.
 const (
-	Most        = mostOwed
-	RemoteBytes = remoteBytes
-	Piece       = piece
+	Most         = mostOwed
+	RemoteBytes  = remoteBytes
+	Piece        = piece
+	FollowAtOnce = followAtOnce
 )

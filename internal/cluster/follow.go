@@ -28,19 +28,20 @@ func (c *Cluster) tenantSession(tenant string) Session {
 // following is the tenants that this hub knows all of though it may have nobody there: it tells
 // of their people, also when the hub is killed that had all of them.
 type following struct {
-	places chan struct{} // static
-
 	mu sync.Mutex
 	// Guarded by mu.
 	ready   bool                 // what others had when this hub came is known
 	tenants map[uuid.UUID]string // of which hubs have told, by the session's id
 	by      map[string]*followed // tenant
+	waiting []string             // tenants that are to be taken up, the first first
+	working int                  // goroutines that take them up
 }
 
 // followed is a tenant that is known. following.mu guards it.
 type followed struct {
 	hubs    int    // that have connections of it, with this one
 	old     bool   // others had some when this hub came
+	begun   bool   // it is taken up, or is about to be
 	release func() // ends it; nil: it is not known yet
 	changes int    // of hubs
 }
@@ -75,38 +76,63 @@ func (f *following) came(c *Cluster, s Session, old bool) {
 	if x == nil {
 		x = &followed{old: old}
 		f.by[tenant] = x
-		go f.begin(c, tenant, x)
+		f.beginLocked(c, tenant)
 	}
 	x.hubs++
 	x.changes++
 }
 
-// begin has a tenant known, unless it ends before.
-func (f *following) begin(c *Cluster, tenant string, x *followed) {
-	for {
-		f.places <- struct{}{}
-		ctx, cancel := context.WithTimeout(context.Background(), followTime)
-		release, err := c.cfg.Delivery.Tenants.Keep(ctx, tenant)
-		cancel()
-		<-f.places
-		f.mu.Lock()
-		if f.by[tenant] != x { // it has ended meanwhile
-			f.mu.Unlock()
-			if err == nil {
-				release()
-			}
-			return
+// beginLocked has a tenant taken up in its turn.
+func (f *following) beginLocked(c *Cluster, tenant string) {
+	f.waiting = append(f.waiting, tenant)
+	if f.working < followAtOnce {
+		f.working++
+		go f.work(c)
+	}
+}
+
+// work takes up tenants until none waits.
+func (f *following) work(c *Cluster) {
+	for tenant, x := f.next(); x != nil; tenant, x = f.next() {
+		f.takeUp(c, tenant, x)
+	}
+}
+
+// next is the tenant whose turn it is; nil: none waits.
+func (f *following) next() (tenant string, x *followed) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for len(f.waiting) > 0 {
+		tenant, f.waiting = f.waiting[0], f.waiting[1:]
+		if x = f.by[tenant]; x != nil && !x.begun {
+			x.begun = true
+			return tenant, x
 		}
-		x.release = release
-		f.mu.Unlock()
-		if err == nil {
-			return
-		}
-		select {
-		case <-time.After(followAgain):
-		case <-c.cfg.Delivery.Streams.Drained():
-			return
-		}
+	}
+	f.waiting = nil
+	f.working--
+	return "", nil
+}
+
+// takeUp has a tenant known, or tries it again later.
+func (f *following) takeUp(c *Cluster, tenant string, x *followed) {
+	ctx, cancel := context.WithTimeout(context.Background(), followTime)
+	defer cancel()
+	release, err := c.cfg.Delivery.Tenants.Keep(ctx, tenant)
+	f.mu.Lock()
+	ended := f.by[tenant] != x // meanwhile
+	x.release = release
+	f.mu.Unlock()
+	switch {
+	case ended && err == nil:
+		release()
+	case !ended && err != nil && !c.cfg.Delivery.Streams.Draining():
+		time.AfterFunc(followAgain, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			x.begun = false
+			f.beginLocked(c, tenant)
+		})
 	}
 }
 
