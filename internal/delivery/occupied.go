@@ -7,15 +7,10 @@ import (
 	"realtimehub/internal/event"
 )
 
-// RoomsOf are the rooms that some profiles belong to, as this hub knows; one may come twice. Others
-// have the tenant after each piece.
+// RoomsOf are the rooms that a few profiles belong to, as this hub knows; one may come twice.
 func (m *Members) RoomsOf(tenant string, profiles []event.Profile) (rooms []event.Room) {
-	for some := range slices.Chunk(profiles, memberPiece) {
-		t := m.tenants.find(tenant)
-		if t == nil {
-			return nil
-		}
-		for _, p := range some {
+	if t := m.tenants.find(tenant); t != nil {
+		for _, p := range profiles {
 			rooms = t.rooms.AppendRooms(rooms, p)
 		}
 		t.mu.Unlock()
