@@ -32,7 +32,7 @@ type Cluster struct {
 
 	polls atomic.Pointer[func(uuid.UUID, event.TenantProfile, time.Duration) Answer] // nil: nobody polls
 
-	// These guard themselves. mu → following.mu, taking → following.mu
+	// These guard themselves.
 	turn      turn
 	following following
 	returned  chan struct{} // a place for each return that is being passed on
