@@ -206,7 +206,7 @@ func TestAStandbyTakesOverByPieces(t *testing.T) {
 		for i := range people {
 			n.Presence("acme", user(i), "online", time.Now())
 		}
-		n.ours = true
+		n.ours, b.away = true, true // so that all that was taken over waits
 		is.True(n.takeOver())
 		is.Equal(n.Stats().Waiting, takeAtOnce)
 		n.Presence("acme", user(people-1), "offline", time.Now())
@@ -214,6 +214,8 @@ func TestAStandbyTakesOverByPieces(t *testing.T) {
 		}
 		n.Presence("acme", user(people), "online", time.Now())
 		synctest.Wait()
+		b.away = false
+		n.Flush(t.Context())
 		told := b.statuses(t, "acme")
 		is.Equal(strings.Count(told, "online"), people)
 		is.True(strings.HasSuffix(told, fmt.Sprintf("u%d offline, u%d online", people-1, people)))
