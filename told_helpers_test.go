@@ -91,9 +91,15 @@ func (i *toldItem) state() string {
 }
 
 // toldItems are all that were put into a box of a tenant.
-func toldItems(t testing.TB, box outbox.Box, tenant string) (items []toldItem) {
+func toldItems(t testing.TB, box outbox.Box, tenant string) []toldItem {
 	t.Helper()
-	page, err := box.Read(context.Background(), tenant, outbox.Query{Limit: 1 << 20})
+	return toldAfter(t, box, tenant, 0)
+}
+
+// toldAfter are those after a place.
+func toldAfter(t testing.TB, box outbox.Box, tenant string, place uint64) (items []toldItem) {
+	t.Helper()
+	page, err := box.Read(context.Background(), tenant, outbox.Query{After: place, Limit: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -182,8 +182,7 @@ func (c *Cluster) countOne(e *event.Event) int {
 		return c.cfg.Delivery.Streams.CountHere(e)
 	}
 	conn := c.cfg.Delivery.Streams.Connection(e.Target.ConnectionID)
-	excluded := event.ExcludedBy(&e.Target)
-	if conn == nil || conn.Tenant != e.TenantID || excluded.Has(conn.Profile, conn.ID) {
+	if conn == nil || conn.Tenant != e.TenantID || e.Target.Excludes(conn.Profile, conn.ID) {
 		return 0
 	}
 	return 1

@@ -246,17 +246,20 @@ func (c *Cluster) Serve(call Call) (a Answer) {
 		defer cancel()
 		a.Found = c.cfg.Delivery.Members.Refresh(ctx, call.Tenant, call.Room) == nil
 		return a
-	}
-	if call.Op == CallPoll {
+	case CallPoll:
 		if answer := c.polls.Load(); answer != nil && call.Profile != nil {
 			a = (*answer)(call.ID, event.TenantProfile{Tenant: call.Tenant, Profile: *call.Profile}, call.Wait)
 		}
 		return a
 	}
-	conn := c.here(call.ID, call.Lately || call.Op == CallAck)
-	if conn == nil {
-		return a
+	if conn := c.here(call.ID, call.Lately || call.Op == CallAck); conn != nil {
+		a = c.serveOf(ctx, conn, call)
 	}
+	return a
+}
+
+// serveOf is Serve of a call that is about one connection, which is here.
+func (c *Cluster) serveOf(ctx context.Context, conn *delivery.Connection, call Call) (a Answer) {
 	switch call.Op {
 	case CallShow:
 		a.Found, a.Connections = true, []Described{descriptionOf(conn)}
@@ -288,5 +291,8 @@ func (c *Cluster) Serve(call Call) (a Answer) {
 }
 
 func descriptionOf(c *delivery.Connection) Described {
-	return Described{c.ID, c.Tenant, c.Profile, c.ConnectedAt, c.LastActivity(), c.Metadata, c.Transport}
+	return Described{
+		ID: c.ID, Tenant: c.Tenant, Profile: c.Profile, ConnectedAt: c.ConnectedAt, ActiveAt: c.LastActivity(),
+		Metadata: c.Metadata, Transport: c.Transport,
+	}
 }

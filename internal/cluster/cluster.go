@@ -32,7 +32,7 @@ type Cluster struct {
 
 	polls atomic.Pointer[func(uuid.UUID, event.TenantProfile, time.Duration) Answer] // nil: nobody polls
 
-	// These guard themselves. mu → following.mu, taking → following.mu
+	// These guard themselves.
 	turn      turn
 	following following
 	returned  chan struct{} // a place for each return that is being passed on
@@ -90,7 +90,7 @@ func New(cfg Config) *Cluster {
 	c := &Cluster{
 		cfg: cfg, presence: cfg.Presence, typists: cfg.Typists, peers: peers, back: cfg.Back,
 		remotes: remotes{quotas: cfg.Pools}, askers: askers{peers: peers, counts: cfg.Delivery.Counts}, own: map[string]*ownConns{},
-		following: following{places: make(chan struct{}, followAtOnce)}, returned: make(chan struct{}, returnedAtOnce),
+		returned: make(chan struct{}, returnedAtOnce),
 	}
 	cfg.Delivery.Streams.Observe(c)
 	if peers != nil {
@@ -101,7 +101,7 @@ func New(cfg Config) *Cluster {
 		cfg.Delivery.Tenants.ShareWith(c)
 		peers.Follow(c)
 		if cfg.FollowAll {
-			go c.followRoll()
+			go c.followTenants()
 		}
 	}
 	return c
@@ -170,7 +170,7 @@ func (c *Cluster) Disconnected(conn *delivery.Connection) {
 	s := sessionOf(conn)
 	if conn.SentAway() {
 		s.Drained = true
-		c.turn.sentAway(c.peers.Node())
+		c.turn.sentAway(c.peers.Node(), time.Now())
 		c.peers.Tell(conn.Tenant, SessionChange{Session: s})
 	}
 	c.peers.Tell(conn.Tenant, SessionChange{Session: s, Gone: true})
@@ -215,7 +215,7 @@ func (c *Cluster) Remotes() map[string][]uuid.UUID { return c.remotes.all() }
 func (c *Cluster) Any(tenant string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if tenant == roll {
+	if tenant == tenantsTopic {
 		return len(c.own) > 0
 	}
 	return c.own[tenant] != nil
@@ -225,8 +225,8 @@ func (c *Cluster) Any(tenant string) bool {
 func (c *Cluster) Changed(tenant string, changes []SessionChange, known bool, at time.Time) {
 	c.taking.Lock()
 	defer c.taking.Unlock()
-	if tenant == roll {
-		c.rollChanged(changes, known)
+	if tenant == tenantsTopic {
+		c.tenantsChanged(changes, known)
 		return
 	}
 	known = known && !c.following.news(tenant)
@@ -260,7 +260,7 @@ func (c *Cluster) supersede(tenant string, asked []SessionChange) {
 
 // Has implements Sink.
 func (c *Cluster) Has(tenant string, hub [4]byte) []uuid.UUID {
-	if tenant == roll {
+	if tenant == tenantsTopic {
 		return c.following.of(hub)
 	}
 	return c.remotes.of(tenant, hub)
@@ -268,12 +268,13 @@ func (c *Cluster) Has(tenant string, hub [4]byte) []uuid.UUID {
 
 // wentAt is until when a connection counts that has gone, its hub at a time; zero: it has told.
 func (c *Cluster) wentAt(id uuid.UUID, now turned, hub time.Time) time.Time {
+	here := time.Now()
 	switch {
 	case now.away:
-		c.turn.sentAway(holderOf(id))
-		return time.Now().Add(c.back)
+		c.turn.sentAway(holderOf(id), here)
+		return here.Add(c.back)
 	case hub.IsZero():
-		return time.Now()
+		return here
 	}
 	return hub
 }

@@ -17,6 +17,13 @@ func (c *Cluster) Owes() int {
 	return len(c.owed.of)
 }
 
+// SentAway says of how many hubs it is remembered that they sent clients away.
+func (c *Cluster) SentAway() int {
+	c.turn.mu.Lock()
+	defer c.turn.mu.Unlock()
+	return len(c.turn.away)
+}
+
 // SomeSessions is a piece of what Sessions has.
 func (c *Cluster) SomeSessions(tenant string, end int, sessions []Session) ([]Session, int) {
 	return c.someSessions(tenant, end, sessions)
@@ -24,7 +31,8 @@ func (c *Cluster) SomeSessions(tenant string, end int, sessions []Session) ([]Se
 
 // What the tests of the package count.
 const (
-	Most        = mostOwed
-	RemoteBytes = remoteBytes
-	Piece       = piece
+	Most         = mostOwed
+	RemoteBytes  = remoteBytes
+	Piece        = piece
+	FollowAtOnce = followAtOnce
 )

@@ -13,12 +13,12 @@ import (
 	"realtimehub/internal/event"
 )
 
-// roll is what hubs tell each other of as they do of a tenant's sessions: which tenants they
-// have connections of. No tenant has that name.
-const roll = "*"
+// tenantsTopic is told of as a tenant is: each session in it is a tenant of which a hub has
+// connections. No tenant has that name.
+const tenantsTopic = "*"
 
-// rollSession stands for a tenant of which this hub has connections.
-func (c *Cluster) rollSession(tenant string) Session {
+// tenantSession is what this hub tells of a tenant of which it has connections.
+func (c *Cluster) tenantSession(tenant string) Session {
 	hash, mark := sha256.Sum256([]byte(tenant)), c.peers.Node()
 	id := uuid.UUID(hash[:16])
 	copy(id[len(id)-len(mark):], mark[:])
@@ -28,31 +28,29 @@ func (c *Cluster) rollSession(tenant string) Session {
 // following is the tenants that this hub knows all of though it may have nobody there: it tells
 // of their people, also when the hub is killed that had all of them.
 type following struct {
-	places chan struct{} // static
-
 	mu sync.Mutex
 	// Guarded by mu.
-	ready bool                 // what others had when this hub came is known
-	names map[uuid.UUID]string // of hubs' words, the tenant
-	by    map[string]*followed
+	ready   bool                 // what others had when this hub came is known
+	tenants map[uuid.UUID]string // of which hubs have told, by the session's id
+	by      map[string]*followed // tenant
+	waiting []string             // tenants that are to be taken up, the first first
+	working int                  // goroutines that take them up
 }
 
-// followed is a tenant.
+// followed is a tenant that is known. following.mu guards it.
 type followed struct {
-	hubs    int  // that have connections of it, with this one
-	old     bool // others had some when this hub came
-	release func()
-	turn    int // counts what has changed
+	hubs    int    // that have connections of it, with this one
+	old     bool   // others had some when this hub came
+	begun   bool   // it is taken up, or is about to be
+	release func() // ends it; nil: it is not known yet
+	changes int    // of hubs
 }
 
-// followAtOnce is how many tenants are taken up at a time.
-const followAtOnce = 64
-
-// followTime is how long one may take.
-const followTime = 10 * time.Second
-
-// followAgain is after how long a tenant is tried to be known again.
-const followAgain = time.Second
+const (
+	followAtOnce = 64               // tenants that are taken up at a time
+	followTime   = 10 * time.Second // that one may take
+	followAgain  = time.Second      // after which one that failed is tried again
+)
 
 // news says whether sessions are news of which this hub learns as it takes up their tenant.
 func (f *following) news(tenant string) bool {
@@ -67,49 +65,74 @@ func (f *following) came(c *Cluster, s Session, old bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	tenant := s.Profile.ID
-	if _, known := f.names[s.ID]; known || tenant == "" {
+	if _, known := f.tenants[s.ID]; known || tenant == "" {
 		return
 	}
-	if f.names == nil {
-		f.names, f.by = map[uuid.UUID]string{}, map[string]*followed{}
+	if f.tenants == nil {
+		f.tenants, f.by = map[uuid.UUID]string{}, map[string]*followed{}
 	}
-	f.names[s.ID] = tenant
+	f.tenants[s.ID] = tenant
 	x := f.by[tenant]
 	if x == nil {
 		x = &followed{old: old}
 		f.by[tenant] = x
-		go f.begin(c, tenant, x)
+		f.beginLocked(c, tenant)
 	}
 	x.hubs++
-	x.turn++
+	x.changes++
 }
 
-// begin has a tenant known.
-func (f *following) begin(c *Cluster, tenant string, x *followed) {
-	for {
-		f.places <- struct{}{}
-		ctx, cancel := context.WithTimeout(context.Background(), followTime)
-		release, err := c.cfg.Delivery.Tenants.Keep(ctx, tenant)
-		cancel()
-		<-f.places
-		f.mu.Lock()
-		if f.by[tenant] != x { // it has ended meanwhile
-			f.mu.Unlock()
-			if err == nil {
-				release()
-			}
-			return
+// beginLocked has a tenant taken up in its turn.
+func (f *following) beginLocked(c *Cluster, tenant string) {
+	f.waiting = append(f.waiting, tenant)
+	if f.working < followAtOnce {
+		f.working++
+		go f.work(c)
+	}
+}
+
+// work takes up tenants until none waits.
+func (f *following) work(c *Cluster) {
+	for tenant, x := f.next(); x != nil; tenant, x = f.next() {
+		f.takeUp(c, tenant, x)
+	}
+}
+
+// next is the tenant whose turn it is; nil: none waits.
+func (f *following) next() (tenant string, x *followed) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for len(f.waiting) > 0 {
+		tenant, f.waiting = f.waiting[0], f.waiting[1:]
+		if x = f.by[tenant]; x != nil && !x.begun {
+			x.begun = true
+			return tenant, x
 		}
-		x.release = release
-		f.mu.Unlock()
-		if err == nil {
-			return
-		}
-		select {
-		case <-time.After(followAgain):
-		case <-c.cfg.Delivery.Streams.Drained():
-			return
-		}
+	}
+	f.waiting = nil
+	f.working--
+	return "", nil
+}
+
+// takeUp has a tenant known, or tries it again later.
+func (f *following) takeUp(c *Cluster, tenant string, x *followed) {
+	ctx, cancel := context.WithTimeout(context.Background(), followTime)
+	defer cancel()
+	release, err := c.cfg.Delivery.Tenants.Keep(ctx, tenant)
+	f.mu.Lock()
+	ended := f.by[tenant] != x // meanwhile
+	x.release = release
+	f.mu.Unlock()
+	switch {
+	case ended && err == nil:
+		release()
+	case !ended && err != nil && !c.cfg.Delivery.Streams.Draining():
+		time.AfterFunc(followAgain, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			x.begun = false
+			f.beginLocked(c, tenant)
+		})
 	}
 }
 
@@ -118,23 +141,23 @@ func (f *following) begin(c *Cluster, tenant string, x *followed) {
 func (f *following) went(c *Cluster, id uuid.UUID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	tenant, known := f.names[id]
+	tenant, known := f.tenants[id]
 	if !known {
 		return
 	}
-	delete(f.names, id)
+	delete(f.tenants, id)
 	x := f.by[tenant]
 	x.hubs--
-	x.turn++
-	if turn := x.turn; x.hubs == 0 {
-		time.AfterFunc(c.cfg.Linger, func() { f.end(tenant, x, turn) })
+	x.changes++
+	if changes := x.changes; x.hubs == 0 {
+		time.AfterFunc(c.cfg.Linger, func() { f.end(tenant, x, changes) })
 	}
 }
 
-// end lets a tenant go if nothing has changed since.
-func (f *following) end(tenant string, x *followed, turn int) {
+// end lets a tenant go if no hub has changed since.
+func (f *following) end(tenant string, x *followed, changes int) {
 	f.mu.Lock()
-	if x.turn != turn {
+	if x.changes != changes {
 		f.mu.Unlock()
 		return
 	}
@@ -146,9 +169,9 @@ func (f *following) end(tenant string, x *followed, turn int) {
 	}
 }
 
-// followRoll has all tenants known of which any hub has connections.
-func (c *Cluster) followRoll() {
-	for c.peers.Hold(context.Background(), roll) != nil {
+// followTenants has all tenants known of which any hub has connections.
+func (c *Cluster) followTenants() {
+	for c.peers.Hold(context.Background(), tenantsTopic) != nil {
 		select {
 		case <-time.After(followAgain):
 		case <-c.cfg.Delivery.Streams.Drained():
@@ -165,37 +188,37 @@ func (c *Cluster) begunLocked(tenant string) {
 	if !c.cfg.FollowAll {
 		return
 	}
-	s := c.rollSession(tenant)
+	s := c.tenantSession(tenant)
 	c.following.came(c, s, false)
-	c.peers.Tell(roll, SessionChange{Session: s})
+	c.peers.Tell(tenantsTopic, SessionChange{Session: s})
 }
 
 func (c *Cluster) overLocked(tenant string) {
 	if !c.cfg.FollowAll {
 		return
 	}
-	s := c.rollSession(tenant)
+	s := c.tenantSession(tenant)
 	c.following.went(c, s.ID)
-	c.peers.Tell(roll, SessionChange{Session: s, Gone: true})
+	c.peers.Tell(tenantsTopic, SessionChange{Session: s, Gone: true})
 }
 
-// rollSessions is what this hub tells of tenants.
-func (c *Cluster) rollSessions() []Session {
+// tenantSessions is what this hub tells of all its tenants.
+func (c *Cluster) tenantSessions() []Session {
 	c.mu.Lock()
 	tenants := slices.Collect(maps.Keys(c.own))
 	c.mu.Unlock()
 	sessions := make([]Session, len(tenants))
 	for i, tenant := range tenants {
-		sessions[i] = c.rollSession(tenant)
+		sessions[i] = c.tenantSession(tenant)
 	}
 	return sessions
 }
 
-// of are the words of a hub.
+// of are the sessions that a hub has told.
 func (f *following) of(hub [4]byte) (ids []uuid.UUID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for id := range f.names {
+	for id := range f.tenants {
 		if holderOf(id) == hub {
 			ids = append(ids, id)
 		}
@@ -203,8 +226,8 @@ func (f *following) of(hub [4]byte) (ids []uuid.UUID) {
 	return ids
 }
 
-// rollChanged takes others' words.
-func (c *Cluster) rollChanged(changes []SessionChange, known bool) {
+// tenantsChanged takes in what other hubs tell of their tenants.
+func (c *Cluster) tenantsChanged(changes []SessionChange, known bool) {
 	for _, s := range changes {
 		if s.Gone {
 			c.following.went(c, s.ID)

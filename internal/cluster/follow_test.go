@@ -1,6 +1,12 @@
 package cluster_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,6 +67,52 @@ func TestTenantsOfOthersAreFollowed(t *testing.T) {
 	})
 }
 
+// slowPeers are other hubs that do not tell what they have of a tenant until they are let, and then fail
+// once for each.
+type slowPeers struct {
+	clustertest.Peers
+	let    chan struct{}
+	asked  atomic.Int32
+	failed sync.Map
+}
+
+func (s *slowPeers) Hold(_ context.Context, tenant string) error {
+	if tenant == "*" {
+		return nil
+	}
+	s.asked.Add(1)
+	<-s.let
+	if _, again := s.failed.LoadOrStore(tenant, true); !again {
+		return errors.New("not now")
+	}
+	return nil
+}
+
+// However many tenants other hubs have, few are taken up at a time, the others wait without a goroutine
+// each, and what fails is tried again.
+func TestManyTenantsAreTakenUpInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		const tenants = 1000
+		peers := &slowPeers{let: make(chan struct{})}
+		r := newRigOf(t, peers, room.Own{}, func(cfg *cluster.Config) { cfg.FollowAll, cfg.Linger = true, time.Minute })
+		synctest.Wait()
+		before := runtime.NumGoroutine()
+		for i := range tenants {
+			word := cluster.Session{ID: uuid.New(), Profile: event.Profile{Type: "tenant", ID: fmt.Sprint("t", i)}}
+			r.Changed("*", []cluster.SessionChange{{Session: word}}, false, time.Time{})
+		}
+		synctest.Wait()
+		is.Equal(int(peers.asked.Load()), cluster.FollowAtOnce)
+		is.True(runtime.NumGoroutine()-before <= 3*cluster.FollowAtOnce)
+		close(peers.let)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		is.Equal(len(r.Remotes()), tenants)
+		is.Equal(int(peers.asked.Load()), 2*tenants)
+	})
+}
+
 // What others have when their tenant is taken up is news, unless they had it when this hub came.
 func TestWhatIsNewsOfATenant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -71,8 +123,8 @@ func TestWhatIsNewsOfATenant(t *testing.T) {
 		})
 		synctest.Wait()
 		for tenant, old := range map[string]bool{"old": true, "new": false} {
-			roll := cluster.Session{ID: uuid.New(), Profile: event.Profile{Type: "tenant", ID: tenant}}
-			r.Changed("*", []cluster.SessionChange{{Session: roll}}, old, time.Time{})
+			word := cluster.Session{ID: uuid.New(), Profile: event.Profile{Type: "tenant", ID: tenant}}
+			r.Changed("*", []cluster.SessionChange{{Session: word}}, old, time.Time{})
 			synctest.Wait()
 			r.Changed(tenant, []cluster.SessionChange{{Session: cluster.Session{ID: uuid.New(), Profile: user(tenant)}}}, true, time.Time{})
 		}

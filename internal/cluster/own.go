@@ -46,8 +46,8 @@ const piece = 1000
 
 // Sessions implements Sink. What comes or goes meanwhile is told after it.
 func (c *Cluster) Sessions(tenant string) (sessions []Session) {
-	if tenant == roll {
-		return c.rollSessions()
+	if tenant == tenantsTopic {
+		return c.tenantSessions()
 	}
 	for end := math.MaxInt; end > 0; {
 		sessions, end = c.someSessions(tenant, end, sessions)

@@ -21,7 +21,7 @@ type Page struct {
 // none.
 func cut(list []*delivery.Connection, after string, limit int) Page {
 	slices.SortFunc(list, delivery.CompareIDs)
-	p := Page{list, len(list), false}
+	p := Page{List: list, Count: len(list)}
 	if after != "" {
 		from, _ := slices.BinarySearchFunc(list, after, func(c *delivery.Connection, id string) int {
 			if c.ID.String() <= id {
@@ -63,7 +63,7 @@ func (c *Cluster) Connections(ctx context.Context, tenant string, of *event.Prof
 		count, more = count+p.Count, more || p.More
 	}
 	all = cut(all.List, "", limit)
-	return Page{all.List, count, more || all.More}, errors.Join(errs...)
+	return Page{List: all.List, Count: count, More: more || all.More}, errors.Join(errs...)
 }
 
 // page is this hub's.

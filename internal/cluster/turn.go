@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -12,7 +13,7 @@ type turn struct {
 	// Guarded by mu.
 	began time.Time
 	seen  map[[4]byte]time.Time // others, since when
-	away  map[[4]byte]time.Time // hubs that send their clients away, as last heard
+	away  map[[4]byte]time.Time // hubs that sent clients away lately, as last heard
 }
 
 // awayTime is how long a hub that has sent a client away may still have zombies: connections
@@ -68,14 +69,9 @@ func (t *turn) noteLocked(others [][4]byte, now time.Time) {
 
 // stayLocked are the hubs that do not send their clients away; all, if all do.
 func (t *turn) stayLocked(all [][4]byte, now time.Time) [][4]byte {
-	for mark, at := range t.away {
-		if now.Sub(at) > awayTime {
-			delete(t.away, mark)
-		}
-	}
 	stay := slices.DeleteFunc(slices.Clone(all), func(mark [4]byte) bool {
-		_, away := t.away[mark]
-		return away
+		at, away := t.away[mark]
+		return away && now.Sub(at) <= awayTime
 	})
 	if len(stay) == 0 {
 		return all
@@ -83,14 +79,15 @@ func (t *turn) stayLocked(all [][4]byte, now time.Time) [][4]byte {
 	return stay
 }
 
-// sentAway notes that a hub has sent a client away.
-func (t *turn) sentAway(mark [4]byte) {
+// sentAway notes that a hub sends a client away now, and forgets those that did so long ago.
+func (t *turn) sentAway(mark [4]byte, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.away == nil {
 		t.away = map[[4]byte]time.Time{}
 	}
-	t.away[mark] = time.Now()
+	t.away[mark] = now
+	maps.DeleteFunc(t.away, func(_ [4]byte, at time.Time) bool { return now.Sub(at) > awayTime })
 }
 
 // first is the smallest mark.

@@ -2,8 +2,10 @@ package cluster_test
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/matryer/is"
 
 	"realtimehub/internal/cluster"
@@ -40,4 +42,20 @@ func TestTheForemostHub(t *testing.T) {
 	r.Streams.Refuse()
 	is.True(!foremost(time.Hour, hub(3))) // it drains
 	is.True(foremost(0))                  // and there is no other
+}
+
+// Of hubs that have sent clients away only those are remembered that did so lately, however many are
+// replaced, also where nobody asks who is the foremost.
+func TestHubsThatSentClientsAwayAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		r := newRig(t, &clustertest.Peers{Mark: hub(200)}, room.Own{})
+		is.NoErr(r.Share(t.Context(), "acme"))
+		for n := range byte(100) {
+			there := cluster.SessionChange{Session: cluster.Session{ID: uuid.UUID{15: n}, Profile: user("me"), Drained: true}}
+			r.Changed("acme", []cluster.SessionChange{there, {Session: there.Session, Gone: true}}, false, time.Time{})
+			time.Sleep(time.Minute)
+		}
+		is.True(r.SentAway() <= 2)
+	})
 }

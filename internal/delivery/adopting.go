@@ -76,9 +76,9 @@ func (t *tenant) become(in event.Room, was, is *room.Roster) {
 	case here == 0:
 		join = is.Members
 	case was == nil || here != len(was.Members): // it was being forgotten
-		roll := t.rooms.Roll(in)
+		were := t.rooms.Snapshot(in)
 		t.mu.Unlock()
-		join, leave = room.Differ(roll, is.Members)
+		join, leave = room.Differ(were, is.Members)
 		t.mu.Lock()
 	case len(was.Members)+len(is.Members) <= memberPiece:
 		join, leave = is.Differ(was)

@@ -28,41 +28,61 @@ func (d *Dispatcher) Deliver(tenant string, entries []*history.Entry) {
 
 // deliver hands entries to their streams; what was published is timed.
 func (d *Dispatcher) deliver(tenant string, entries []*history.Entry, published bool) {
+	excluded := excludedBy(entries) // before the tenant is locked: they may be many
 	t := d.tenants.find(tenant)
 	if t == nil {
 		return
 	}
-	defer t.mu.Unlock()
-	for _, e := range entries {
+	var asked []roomOf
+	for i, e := range entries {
 		p := parcelOf(e)
-		switch {
-		case e.Here:
-			t.accepted.Add(1)
-			p.since = e.Event.Timestamp
-		case published: // another hub's clock may be wrong
-			p.since = time.Now()
+		if excluded != nil {
+			p.excluded = excluded[i]
 		}
-		if p.place > 0 && p.place <= t.head.Seq && t.attached {
-			continue // it was told when it was attached
+		if !d.handLocked(t, &p, published) {
+			continue
 		}
-		if p.place > 0 {
-			t.head = e.Cursor
-			if r, ok := e.Event.Target.Room(); ok && !d.members.OwnsMembership() && !t.knowsLocked(r) {
-				d.unknownLocked(t) // each may be one of those whom it was for
-				continue
-			}
-		}
-		if e.Event.Target.Kind == event.KindConnection {
-			p.only = d.streams.Connection(e.Event.Target.ConnectionID)
-		}
-		t.deliverLocked(&p)
 		e.Members = p.members
-		if e.Event.Deadline > 0 && e.Here {
-			if r, ok := e.Event.Target.Room(); ok {
-				e.Recipients = withoutExcluded(e.Event, t.rooms.Then(r, p.place))
-			}
+		if r, ok := e.Event.Target.Room(); ok && e.Event.Deadline > 0 && e.Here {
+			asked = append(asked, roomOf{entry: e, members: t.rooms.Then(r, p.place)})
 		}
 	}
+	t.mu.Unlock()
+	for _, r := range asked {
+		r.entry.Recipients = withoutExcluded(r.entry.Event, profilesOf(r.members))
+	}
+}
+
+// roomOf is an entry that the members of a room are to acknowledge.
+type roomOf struct {
+	entry   *history.Entry
+	members []*member
+}
+
+// handLocked hands a parcel to its streams, unless they had it, or it is not known whom it is for.
+func (d *Dispatcher) handLocked(t *tenant, p *parcel, published bool) (handed bool) {
+	switch {
+	case p.entry.Here:
+		t.accepted.Add(1)
+		p.since = p.event.Timestamp
+	case published: // another hub's clock may be wrong
+		p.since = time.Now()
+	}
+	if p.place > 0 && p.place <= t.head.Seq && t.attached {
+		return false // it was told when it was attached
+	}
+	if p.place > 0 {
+		t.head = p.entry.Cursor
+		if r, ok := p.event.Target.Room(); ok && !d.members.OwnsMembership() && !t.knowsLocked(r) {
+			d.unknownLocked(t) // each may be one of those whom it was for
+			return false
+		}
+	}
+	if p.event.Target.Kind == event.KindConnection {
+		p.only = d.streams.Connection(p.event.Target.ConnectionID)
+	}
+	t.deliverLocked(p)
+	return true
 }
 
 // unknownLocked sends hub.gap to all streams of a tenant. An event was published to a room

@@ -63,9 +63,9 @@ func (m *Members) OwnsMembership() bool {
 func (m *Members) SetMembers(ctx context.Context, name string, in event.Room, members []event.Profile) error {
 	return m.change(ctx, name, in, len(members) > 0, func(t *tenant) (join, leave []event.Profile) {
 		t.mu.Lock()
-		roll := t.rooms.Roll(in)
+		were := t.rooms.Snapshot(in)
 		t.mu.Unlock()
-		return room.Differ(roll, members)
+		return room.Differ(were, members)
 	})
 }
 
@@ -293,15 +293,13 @@ func (m *Members) Members(ctx context.Context, tenant string, room event.Room, b
 		return nil, err
 	}
 	defer end()
-	list := make([]event.Profile, 0, size)
+	list := []event.Profile{}
 	if roster != nil {
 		list = append(list, roster.Members...)
 	} else if t := m.tenants.find(tenant); t != nil {
-		roll := t.rooms.Roll(room)
+		were := t.rooms.Snapshot(room)
 		t.mu.Unlock()
-		for _, p := range roll {
-			list = append(list, p.Profile())
-		}
+		list = profilesOf(were)
 	}
 	slices.SortFunc(list, event.CompareProfiles)
 	return list, nil
@@ -330,16 +328,4 @@ func (m *Members) Member(ctx context.Context, tenant string, room event.Room, p 
 	}
 	defer t.mu.Unlock()
 	return t.rooms.Has(room, p), t.rooms.Len(room), nil
-}
-
-// Share says of each profile whether it has a room in common with viewer.
-func (m *Members) Share(tenant string, viewer event.Profile, profiles []event.Profile) []bool {
-	share := make([]bool, len(profiles))
-	if t := m.tenants.find(tenant); t != nil {
-		defer t.mu.Unlock()
-		for i, p := range profiles {
-			share[i] = t.rooms.Share(viewer, p)
-		}
-	}
-	return share
 }

@@ -1,8 +1,13 @@
 package delivery
 
-import "realtimehub/internal/event"
+import (
+	"math"
+	"slices"
 
-// RoomsOf are the rooms that some profiles belong to, as this hub knows; one may come twice.
+	"realtimehub/internal/event"
+)
+
+// RoomsOf are the rooms that a few profiles belong to, as this hub knows; one may come twice.
 func (m *Members) RoomsOf(tenant string, profiles []event.Profile) (rooms []event.Room) {
 	if t := m.tenants.find(tenant); t != nil {
 		for _, p := range profiles {
@@ -13,16 +18,44 @@ func (m *Members) RoomsOf(tenant string, profiles []event.Profile) (rooms []even
 	return rooms
 }
 
-// AnyMember says whether is holds for some member of a room, as this hub knows it. It asks first
-// for those who are connected here. The tenant is locked meanwhile.
-func (m *Members) AnyMember(tenant string, room event.Room, is func(event.Profile) bool) (any bool) {
-	if t := m.tenants.find(tenant); t != nil {
-		for p := range t.rooms.Members(room) {
-			if any = is(p); any {
-				break
-			}
+// AnyMember says whether is holds for some member of a room, as this hub knows it. It asks first for
+// some of those who are connected here. The tenant is not locked meanwhile.
+func (m *Members) AnyMember(tenant string, room event.Room, is func(event.Profile) bool) bool {
+	isMember := func(p *member) bool { return is(p.Profile()) }
+	t := m.tenants.find(tenant)
+	if t == nil {
+		return false
+	}
+	here, _ := t.rooms.Here(room, math.MaxUint64)
+	some := slices.Clone(here[:min(len(here), memberPiece)])
+	t.mu.Unlock()
+	if slices.ContainsFunc(some, isMember) {
+		return true
+	}
+	if t = m.tenants.find(tenant); t == nil {
+		return false
+	}
+	all := t.rooms.Snapshot(room)
+	t.mu.Unlock()
+	return slices.ContainsFunc(all, isMember)
+}
+
+// sharePiece is of how many profiles Share says it before others have the tenant: of each all rooms
+// may have to be looked at.
+const sharePiece = 50
+
+// Share says of each profile whether it has a room in common with viewer.
+func (m *Members) Share(tenant string, viewer event.Profile, profiles []event.Profile) []bool {
+	share := make([]bool, 0, len(profiles))
+	for some := range slices.Chunk(profiles, sharePiece) {
+		t := m.tenants.find(tenant)
+		if t == nil {
+			break
+		}
+		for _, p := range some {
+			share = append(share, t.rooms.Share(viewer, p))
 		}
 		t.mu.Unlock()
 	}
-	return any
+	return share[:len(profiles)] // of what is not known anymore none
 }

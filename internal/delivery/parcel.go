@@ -20,7 +20,7 @@ type parcel struct {
 	members int32          // of its room; set as it is delivered
 	entry   *history.Entry // that it was made of, which counts the connections that it is for; nil: the hub's own
 
-	excluded event.Excluded
+	excluded event.Excluded // by a target; of one that is for a single stream nobody
 
 	frames frames
 }
@@ -30,14 +30,27 @@ func pack(e *event.Event) *parcel {
 	return &parcel{event: e, data: e.AppendEnvelope(make([]byte, 0, len(e.Payload)+320))}
 }
 
-// parcelOf makes an entry ready for streams.
+// parcelOf makes an entry ready for streams, none of which it leaves out.
 func parcelOf(e *history.Entry) parcel {
 	p := parcel{event: e.Event, data: e.Envelope, entry: e}
 	if e.Event.Stored() {
 		p.place, p.cursor = e.Cursor.Seq, e.Cursor.String()
 	}
-	p.excluded = event.ExcludedBy(&e.Event.Target)
 	return p
+}
+
+// excludedBy are those whom each of some entries leaves out; nil where none leaves out anybody.
+func excludedBy(entries []*history.Entry) (all []event.Excluded) {
+	for i, e := range entries {
+		some := event.ExcludedBy(&e.Event.Target)
+		if all == nil && !some.Nobody() {
+			all = make([]event.Excluded, len(entries))
+		}
+		if all != nil {
+			all[i] = some
+		}
+	}
+	return all
 }
 
 func (p *parcel) excludes(c *Connection) bool { return p.excluded.Has(c.Profile, c.ID) }

@@ -10,14 +10,17 @@ import (
 
 // withoutExcluded takes those out of a list whom an event's target excludes.
 func withoutExcluded(e *event.Event, list []event.Profile) []event.Profile {
-	if len(e.Target.ExcludeProfiles) == 0 {
-		return list
+	excluded := event.ExcludedBy(&e.Target)
+	return slices.DeleteFunc(list, excluded.HasAll)
+}
+
+// profilesOf are the profiles of members.
+func profilesOf(members []*member) []event.Profile {
+	list := make([]event.Profile, len(members))
+	for i, p := range members {
+		list[i] = p.Profile()
 	}
-	excluded := make(map[event.Profile]bool, len(e.Target.ExcludeProfiles))
-	for _, p := range e.Target.ExcludeProfiles {
-		excluded[p] = true
-	}
-	return slices.DeleteFunc(list, func(p event.Profile) bool { return excluded[p] })
+	return list
 }
 
 // Recipients are those whom an event was for that a log has taken. Of a room they are its

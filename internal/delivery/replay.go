@@ -195,8 +195,7 @@ func (r *replay) sendLocked(d *engine.Batch, page history.Page) {
 	for _, e := range page.Entries {
 		heldBefore(e.Cursor.Seq)
 		room, isRoom := e.Event.Target.Room()
-		p := parcelOf(e)
-		if p.excludes(c) || !c.filter.Wants(e.Event.Type) {
+		if !c.filter.Wants(e.Event.Type) || e.Event.Target.Excludes(c.Profile, c.ID) {
 			continue
 		}
 		sent := !isRoom || t.rooms.Has(room, c.Profile)
@@ -206,6 +205,7 @@ func (r *replay) sendLocked(d *engine.Batch, page history.Page) {
 		if !sent {
 			continue
 		}
+		p := parcelOf(e)
 		b = p.append(b, c.encoder)
 		if e.Event.Deadline > 0 {
 			c.owe(e.Event, e.Cursor.Seq)

@@ -41,43 +41,26 @@ func socketError(errno syscall.Errno) error {
 	return errno
 }
 
-// send never waits: errFull when there is no room at all. A raw system call, since
-// the runtime need not know of one that cannot block.
+// send never waits: errFull when there is no room at all.
 func send(fd int, p []byte) (int, error) {
-	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
-			uintptr(len(p)), syscall.MSG_NOSIGNAL|syscall.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			return int(n), nil
-		case syscall.EINTR:
-		default:
-			return 0, socketError(errno)
-		}
-	}
-}
-
-// discard drops up to 64 KiB of what came in: 0 is the end, errFull nothing.
-func discard(fd int) (int, error) {
-	var none byte // MSG_TRUNC: TCP copies nothing
-	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&none)),
-			maxInput, syscall.MSG_TRUNC|syscall.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			return int(n), nil
-		case syscall.EINTR:
-		default:
-			return 0, socketError(errno)
-		}
-	}
+	return transfer(syscall.SYS_SENDTO, fd, unsafe.SliceData(p), len(p), syscall.MSG_NOSIGNAL)
 }
 
 // receive reads what came in: 0 is the end, errFull nothing. It never waits.
 func receive(fd int, p []byte) (int, error) {
+	return transfer(syscall.SYS_RECVFROM, fd, unsafe.SliceData(p), len(p), 0)
+}
+
+// discard drops up to 64 KiB of what came in: 0 is the end, errFull nothing.
+func discard(fd int) (int, error) {
+	var none byte // TCP copies nothing with MSG_TRUNC
+	return transfer(syscall.SYS_RECVFROM, fd, &none, maxInput, syscall.MSG_TRUNC)
+}
+
+// transfer is a raw system call, since the runtime need not know of one that cannot block.
+func transfer(call uintptr, fd int, at *byte, size int, flags uintptr) (int, error) {
 	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
-			uintptr(len(p)), syscall.MSG_DONTWAIT, 0, 0)
+		n, _, errno := syscall.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(at)), uintptr(size), flags|syscall.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
 			return int(n), nil

@@ -3,9 +3,15 @@ package event
 import (
 	"iter"
 	"maps"
+	"slices"
 
 	"github.com/google/uuid"
 )
+
+// Excludes says whether t leaves out a profile's connection. Who asks for many of them has [ExcludedBy].
+func (t *Target) Excludes(p Profile, connection uuid.UUID) bool {
+	return slices.Contains(t.ExcludeProfiles, p) || slices.Contains(t.ExcludeConnections, connection)
+}
 
 // Excluded is whom a target leaves out. The zero value leaves out nobody.
 type Excluded struct {

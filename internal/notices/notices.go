@@ -38,8 +38,8 @@ type Notices struct {
 	turn    []string // tenants of which something waits that nobody puts now
 	waiting int      // tenants of which something waits, or is put now
 	idle    chan struct{}
-	ours    bool // this hub tells of states
-	standby []standby
+	ours    bool                          // this hub tells of states
+	standby sized.Table[string, []notice] // by tenant, what another hub tells unless it is gone; the oldest first
 	dropped int64
 }
 
@@ -130,9 +130,10 @@ func (n *Notices) happened(tenant string, kind outbox.Type, c Connection) {
 	if c.Metadata == nil {
 		c.Metadata = map[string]string{}
 	}
+	w := newStep(kind, c)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.stepLocked(tenant, newStep(kind, c), mostSteps)
+	n.stepLocked(tenant, w, mostSteps)
 }
 
 // ReasonHubGone is why a connection has closed whose hub was given up.
@@ -148,7 +149,7 @@ func (n *Notices) Gone(tenant string, c Connection) {
 	w := newStep(outbox.TypeDisconnected, c)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.ours {
+	if n.tellsLocked(tenant) {
 		n.stepLocked(tenant, w, mostStandby)
 	} else {
 		n.standLocked(tenant, w)

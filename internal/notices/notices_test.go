@@ -178,6 +178,50 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 	})
 }
 
+// A tenant of which too much happens takes no other tenant's place, while another hub tells of both.
+func TestAStandbyOfATenantIsItsOwn(t *testing.T) {
+	inBubble(t, quota.New[string](1<<20, 1), func(t *testing.T, n *Notices, b *box) {
+		is := is.New(t)
+		n.Turn(time.Now(), false)
+		n.Presence("acme", user(1), "online", time.Now())
+		for i := range 5000 {
+			n.Presence("greedy", user(i), "online", time.Now())
+		}
+		n.Turn(time.Now(), true)
+		synctest.Wait()
+		is.Equal(b.statuses(t, "acme"), "u1 online")
+		latest := b.statuses(t, "greedy")
+		is.True(strings.HasSuffix(latest, "u4999 online"))
+		is.True(strings.Count(latest, "online") > 500)
+	})
+}
+
+// What another hub has left is taken over by pieces, between which others have the lock; what comes meanwhile
+// is told after it.
+func TestAStandbyTakesOverByPieces(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, n *Notices, b *box) {
+		is := is.New(t)
+		n.Turn(time.Now(), false)
+		const people = 2*takeAtOnce + 10
+		for i := range people {
+			n.Presence("acme", user(i), "online", time.Now())
+		}
+		n.ours, b.away = true, true // so that all that was taken over waits
+		is.True(n.takeOver())
+		is.Equal(n.Stats().Waiting, takeAtOnce)
+		n.Presence("acme", user(people-1), "offline", time.Now())
+		for n.takeOver() {
+		}
+		n.Presence("acme", user(people), "online", time.Now())
+		synctest.Wait()
+		b.away = false
+		n.Flush(t.Context())
+		told := b.statuses(t, "acme")
+		is.Equal(strings.Count(told, "online"), people)
+		is.True(strings.HasSuffix(told, fmt.Sprintf("u%d offline, u%d online", people-1, people)))
+	})
+}
+
 // Flush gives up when nobody waits for it any more.
 func TestFlushGivesUp(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, n *Notices, b *box) {

@@ -40,7 +40,7 @@ type notice struct {
 
 func newNotice(of subject, draft outbox.Draft) notice {
 	bytes := noticeBytes + of.profile.Bytes() + sized.Text(of.room.ID) + sized.Block(len(draft.Data))
-	return notice{of, draft, bytes}
+	return notice{of: of, draft: draft, bytes: bytes}
 }
 
 func newStep(kind outbox.Type, c Connection) notice {
@@ -131,7 +131,7 @@ func (n *Notices) state(tenant string, of subject, draft outbox.Draft) {
 	w := newNotice(of, draft)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !n.ours {
+	if !n.tellsLocked(tenant) {
 		q := n.tenants.Get(tenant)
 		n.standLocked(tenant, w)
 		if q == nil || !q.has(of) {
@@ -242,11 +242,12 @@ func (q *queue) gather() batch {
 	return b
 }
 
-// rest is a list without its first n, of which it keeps no memory when it is empty.
+// rest is a list without its first n, which it keeps no memory of.
 func rest[T any](list []T, n int) []T {
 	if n == len(list) {
 		return nil
 	}
+	clear(list[:n])
 	return list[n:]
 }
 

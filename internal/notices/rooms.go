@@ -1,6 +1,7 @@
 package notices
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 
 // Members know who belongs where.
 type Members interface {
-	// RoomsOf are the rooms that some profiles belong to; one may come twice.
+	// RoomsOf are the rooms that a few profiles belong to; one may come twice.
 	RoomsOf(tenant string, profiles []event.Profile) []event.Room
 	// AnyMember says whether is holds for some member of a room.
 	AnyMember(tenant string, room event.Room, is func(event.Profile) bool) bool
@@ -62,12 +63,21 @@ func (r *Rooms) Moved(tenant string, room event.Room, p event.Profile) {
 // People says that some have come or have gone offline; with quiet set this hub has only now
 // learned of it, and it is no news.
 func (r *Rooms) People(tenant string, profiles []event.Profile, quiet bool) {
-	rooms := r.cfg.Members.RoomsOf(tenant, profiles)
+	for some := range slices.Chunk(profiles, peopleAtOnce) {
+		r.change(tenant, r.cfg.Members.RoomsOf(tenant, some), !quiet)
+	}
+}
+
+// peopleAtOnce is of how many the rooms are listed at a time: each may be in thousands.
+const peopleAtOnce = 100
+
+// change has rooms be looked at, for news if there are any.
+func (r *Rooms) change(tenant string, rooms []event.Room, news bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, room := range rooms {
 		at := place{tenant, room}
-		r.changed[at] = r.changed[at] || !quiet
+		r.changed[at] = r.changed[at] || news
 	}
 }
 

@@ -16,9 +16,11 @@ type village struct {
 	members map[event.Profile]bool
 	present map[event.Profile]bool
 	told    []string
+	asked   int // most people whose rooms were asked for at once
 }
 
 func (v *village) RoomsOf(_ string, profiles []event.Profile) (rooms []event.Room) {
+	v.asked = max(v.asked, len(profiles))
 	for _, p := range profiles {
 		if v.members[p] {
 			rooms = append(rooms, event.Room{Kind: event.KindGroup, ID: "hall"})
@@ -63,4 +65,19 @@ func TestWhoLeavesARoomJustThen(t *testing.T) {
 
 	r.Moved("acme", hall, user(2)) // who is not there
 	is.Equal(len(r.changed), 0)
+}
+
+// Where very many come or go their rooms are asked for by pieces.
+func TestTheRoomsOfMany(t *testing.T) {
+	is := is.New(t)
+	v := &village{members: map[event.Profile]bool{}, present: map[event.Profile]bool{}}
+	r := NewRooms(RoomsConfig{Members: v})
+	people := make([]event.Profile, 10*peopleAtOnce+1)
+	for i := range people {
+		people[i] = user(i)
+	}
+	v.members[people[10*peopleAtOnce]] = true
+	r.People("acme", people, true)
+	is.Equal(v.asked, peopleAtOnce)
+	is.Equal(r.changed, map[place]bool{{"acme", event.Room{Kind: event.KindGroup, ID: "hall"}}: false})
 }

@@ -2,56 +2,81 @@ package notices
 
 import "time"
 
-// standby is a notice that another hub tells, unless it is gone.
-type standby struct {
-	tenant string
-	notice notice
-	at     time.Time
-}
-
 const (
 	// standbyTime is how long it takes at most until it is known that another hub is gone.
 	standbyTime = 20 * time.Second
-	mostStandby = 100_000
+	mostStandby = 100_000 // of a tenant
+	takeAtOnce  = 1000    // of what another hub has left, before others have the lock
 )
 
-// Turn says whether this hub, of several, tells of states and of who is gone from now on. If it does and did not,
-// it tells what others may have failed to tell.
+// Turn says whether this hub, of several, tells of states and of who is gone from now on. If it does
+// and did not, it tells what others may have failed to tell.
 func (n *Notices) Turn(now time.Time, ours bool) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	for len(n.standby) > 0 && now.Sub(n.standby[0].at) > standbyTime {
-		n.unstandLocked()
-	}
-	if ours && !n.ours {
-		for len(n.standby) > 0 {
-			if s := n.unstandLocked(); s.notice.of == (subject{}) {
-				n.stepLocked(s.tenant, s.notice, mostStandby)
-			} else {
-				n.stateLocked(s.tenant, s.notice)
-			}
+	for tenant, list := range n.standby.All() {
+		for len(list) > 0 && now.Sub(list[0].draft.At) > standbyTime {
+			list = n.unstandLocked(tenant, list)
 		}
+		n.standsLocked(tenant, list)
 	}
 	n.ours = ours
-}
-
-// standLocked keeps what another hub tells. Where there is no room the oldest goes: it was told,
-// but for a fault.
-func (n *Notices) standLocked(tenant string, w notice) {
-	for len(n.standby) >= mostStandby || !n.cfg.State.Take(tenant, w.bytes) {
-		if len(n.standby) == 0 {
-			return
-		}
-		n.unstandLocked()
+	n.mu.Unlock()
+	for ours && n.takeOver() {
 	}
-	n.standby = append(n.standby, standby{tenant, w, time.Now()})
 }
 
-// unstandLocked takes out the oldest.
-func (n *Notices) unstandLocked() standby {
-	s := n.standby[0]
-	n.standby[0] = standby{}
-	n.standby = rest(n.standby, 1)
-	n.cfg.State.Give(s.tenant, s.notice.bytes)
-	return s
+// takeOver tells some of what another hub may have failed to tell of a tenant, and says whether there
+// was any.
+func (n *Notices) takeOver() (any bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for tenant, list := range n.standby.All() {
+		for range min(len(list), takeAtOnce) {
+			w := list[0]
+			list = n.unstandLocked(tenant, list)
+			if w.of == (subject{}) {
+				n.stepLocked(tenant, w, mostStandby)
+			} else {
+				n.stateLocked(tenant, w)
+			}
+		}
+		n.standsLocked(tenant, list)
+		return true
+	}
+	return false
+}
+
+// tellsLocked says whether this hub tells of a tenant, after all that another hub has left.
+func (n *Notices) tellsLocked(tenant string) bool {
+	return n.ours && len(n.standby.Get(tenant)) == 0
+}
+
+// standLocked keeps what another hub tells. Where its tenant has no room its oldest goes: that was
+// told, but for a fault.
+func (n *Notices) standLocked(tenant string, w notice) {
+	list := n.standby.Get(tenant)
+	fits := func() bool { return len(list) < mostStandby && n.takeLocked(tenant, w) }
+	is := fits()
+	for ; !is && len(list) > 0; is = fits() {
+		list = n.unstandLocked(tenant, list)
+	}
+	if is {
+		list = append(list, w)
+	}
+	n.standsLocked(tenant, list)
+}
+
+// unstandLocked drops the first of a list of what another hub tells.
+func (n *Notices) unstandLocked(tenant string, list []notice) []notice {
+	n.cfg.State.Give(tenant, list[0].bytes)
+	return rest(list, 1)
+}
+
+// standsLocked has a list be what another hub tells of a tenant.
+func (n *Notices) standsLocked(tenant string, list []notice) {
+	if len(list) == 0 {
+		n.standby.Delete(tenant)
+	} else {
+		n.standby.Put(tenant, list)
+	}
 }

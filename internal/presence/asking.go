@@ -15,7 +15,7 @@ type Person struct {
 
 func (p *profile) person() Person {
 	at := event.FormatTime(p.activeAt().time())
-	return Person{p.Key(), p.status.status(), &at}
+	return Person{Profile: p.Key(), Status: p.status.status(), LastActiveAt: &at}
 }
 
 // Of is what is known of profiles, in the order asked.

@@ -74,6 +74,8 @@ func (p *profile) note(all map[string]*News, known bool) {
 		n.Known = append(n.Known, p.Key())
 		return
 	}
-	n.Changes = append(n.Changes, Change{p.Key(), p.status.status(), p.announced.status(), event.FormatTime(p.activeAt().time())})
+	n.Changes = append(n.Changes, Change{
+		Profile: p.Key(), Status: p.status.status(), Previous: p.announced.status(), LastActiveAt: event.FormatTime(p.activeAt().time()),
+	})
 	p.announced = p.status
 }

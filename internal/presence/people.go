@@ -84,21 +84,21 @@ func (p *People) comesLocked(tenant string, ref event.Profile) *profile {
 
 // ensureLocked finds somebody, or begins to keep them as offline.
 func (p *People) ensureLocked(name string, ref event.Profile) *profile {
-	t, more := p.tenants.Get(name), int64(0)
+	t, bytes := p.tenants.Get(name), int64(0)
 	if t == nil {
 		t = &tenant{name: name, pools: p.cfg.Pools}
 		p.tenants.Put(name, t)
-		more += t.bytes()
+		bytes += t.bytes()
 	}
 	who := t.profiles.Get(ref)
 	if who == nil {
 		who = &profile{tenant: t, name: ref.Text(), status: isOffline, announced: isOffline}
 		t.profiles.Put(who)
 		t.absent.add(who)
-		more += who.bytes()
+		bytes += who.bytes()
 	}
-	if more > 0 {
-		p.cfg.Pools.State.Force(name, more) // with a connection that was admitted
+	if bytes > 0 {
+		p.cfg.Pools.State.Force(name, bytes) // with a connection that was admitted
 	}
 	return who
 }

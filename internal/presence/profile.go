@@ -9,13 +9,13 @@ import (
 	"realtimehub/internal/sized"
 )
 
-// profile is somebody who is kept. There may be very many who have connections to other hubs and
-// nothing else: of them no more is kept than is in it.
+// profile is somebody who is kept. There may be very many who are connected to other hubs only: of
+// them nothing else is kept.
 type profile struct {
 	due       due.Item
 	tenant    *tenant
 	name      event.ProfileText
-	more      *more  // nil: nothing of that is so
+	more      *more  // nil: all of it is zero
 	elsewhere moment // the latest activity of connections to other hubs; never: there are none
 	place     int32  // in its crowd
 	status    state
@@ -23,8 +23,8 @@ type profile struct {
 	dirty     bool
 }
 
-// more is what is kept beside of somebody who has connections to this hub, of whom one has closed
-// on whichever, or who types.
+// more is what is kept besides of somebody who has connections to this hub, has closed one to any hub,
+// or types.
 type more struct {
 	conns    recent        // those to this hub
 	spokeAt  moment        // activity that is no connection's own: typing
@@ -56,7 +56,7 @@ func (p *profile) Key() event.Profile { return p.name.Profile() }
 // Due implements due.Owner.
 func (p *profile) Due() *due.Item { return &p.due }
 
-// known is what is kept beside of somebody, to be read.
+// known is p.more, to be read.
 func (p *profile) known() more {
 	if p.more == nil {
 		return more{}
@@ -64,7 +64,7 @@ func (p *profile) known() more {
 	return *p.more
 }
 
-// change is what is kept beside of somebody, to be changed.
+// change is p.more, to be changed. It is made where there is none.
 func (p *profile) change() *more {
 	if p.more == nil {
 		p.more = &more{}
@@ -73,7 +73,7 @@ func (p *profile) change() *more {
 	return p.more
 }
 
-// tidy drops what is kept beside of somebody who has come, if it says nothing any more.
+// tidy drops p.more of somebody who has come, if it says nothing any more.
 func (p *profile) tidy() {
 	m := p.known()
 	says := m.conns.last != nil || m.spokeAt != never || m.activeAt > p.elsewhere

@@ -16,26 +16,28 @@ func (m *Memberships[C]) Here(room event.Room, place uint64) (here []*Person[C],
 	if c == nil {
 		return nil, 0
 	}
-	here = c.members[:c.here]
-	if c.joined >= place {
-		here = slices.DeleteFunc(slices.Clone(here), func(p *Person[C]) bool { return !m.belonged(c, p, place) })
-	}
-	return here, len(c.members)
+	return m.then(c, c.members[:c.here], place), len(c.members)
 }
 
-// Then are the members of a room who belonged to it when an event took its place, in no order.
-func (m *Memberships[C]) Then(room event.Room, place uint64) []event.Profile {
+// Then are the members of a room who belonged to it when an event took its place, in no order. Their
+// profiles may be read later without the lock.
+func (m *Memberships[C]) Then(room event.Room, place uint64) []*Person[C] {
 	c := m.circles.Get(room)
 	if c == nil {
-		return []event.Profile{}
+		return nil
 	}
-	list := make([]event.Profile, 0, len(c.members))
-	for _, p := range c.members {
-		if c.joined < place || m.belonged(c, p, place) {
-			list = append(list, p.ref)
-		}
+	return slices.Clone(m.then(c, c.members, place))
+}
+
+// Snapshot is Then of now.
+func (m *Memberships[C]) Snapshot(room event.Room) []*Person[C] { return m.Then(room, math.MaxUint64) }
+
+// then are those of some members of a circle who belonged to it at a place.
+func (m *Memberships[C]) then(c *circle[C], members []*Person[C], place uint64) []*Person[C] {
+	if c.joined < place {
+		return members
 	}
-	return list
+	return slices.DeleteFunc(slices.Clone(members), func(p *Person[C]) bool { return !m.belonged(c, p, place) })
 }
 
 // belonged says whether a member was one at a place, or may have been.
@@ -77,18 +79,10 @@ func (m *Memberships[C]) EachBeside(ref event.Profile, visited Visited[C], tell 
 	}
 }
 
-// Roll are the room's members now, whose profiles may be read later without the lock.
-func (m *Memberships[C]) Roll(room event.Room) []*Person[C] {
-	if c := m.circles.Get(room); c != nil {
-		return slices.Clone(c.members)
-	}
-	return nil
-}
-
 // Differ says who would join and who would leave a room if members were all that it has.
-func Differ[C comparable](roll []*Person[C], members []event.Profile) (join, leave []event.Profile) {
-	here := make(map[event.Profile]bool, len(roll)) // whether it has not been met among members
-	for _, p := range roll {
+func Differ[C comparable](were []*Person[C], members []event.Profile) (join, leave []event.Profile) {
+	here := make(map[event.Profile]bool, len(were)) // whether it has not been met among members
+	for _, p := range were {
 		here[p.ref] = true
 	}
 	for _, p := range members {
@@ -97,7 +91,7 @@ func Differ[C comparable](roll []*Person[C], members []event.Profile) (join, lea
 		}
 		here[p] = false
 	}
-	for _, p := range roll {
+	for _, p := range were {
 		if here[p.ref] {
 			leave = append(leave, p.ref)
 		}

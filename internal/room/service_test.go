@@ -109,7 +109,7 @@ func TestWhoJoinsAndLeaves(t *testing.T) {
 		join, leave := now.Differ(was)
 		is.Equal(join, wantJoin)
 		is.Equal(leave, wantLeave)
-		join, leave = Differ(m.Roll(numbered(1)), slices.Concat(now.Members, now.Members))
+		join, leave = Differ(m.Snapshot(numbered(1)), slices.Concat(now.Members, now.Members))
 		is.Equal(join, wantJoin)
 		slices.SortFunc(leave, event.CompareProfiles)
 		is.Equal(leave, wantLeave)

@@ -360,7 +360,7 @@ func TestWhoComesWaitsForTheOthers(t *testing.T) {
 	proxy := b.Proxies(t)[0]
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
 		if m.FromServer && strings.Contains(m.Subject, ".peer.") {
-			v.Late = 3 * rollCall
+			v.Late = 3 * answerTime
 		}
 		return v
 	})

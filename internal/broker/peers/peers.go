@@ -16,8 +16,8 @@ const (
 	beatEvery   = 2 * time.Second
 	gatherFor   = 50 * time.Millisecond // changes that come one after the other
 	askTimeout  = time.Second
-	rollCall    = 100 * time.Millisecond
-	rollMost    = beatEvery * 3 / 2      // until the first of the others answers: their beats are heard by then
+	answerTime  = 100 * time.Millisecond // for those that are there to answer
+	answerMost  = beatEvery * 3 / 2      // until the first of the others answers: their beats are heard by then
 	holdTimeout = 500 * time.Millisecond // to hear what others have of a topic
 
 	completeEvery = 5 * time.Millisecond
@@ -142,10 +142,10 @@ func Start(nc *nats.Conn, cfg Config) (*Peers, error) {
 	if err := nc.Flush(); err != nil {
 		return nil, err
 	}
-	time.Sleep(rollCall) // who is there answers
+	time.Sleep(answerTime)
 	select {
 	case <-p.met: // and names the others
-	case <-time.After(rollMost - rollCall):
+	case <-time.After(answerMost - answerTime):
 	}
 	return p, nil
 }
