@@ -70,20 +70,23 @@ func (u *User) attachTo(tenant string) history.Cursor {
 	return head
 }
 
-// Add appends entries, as of now.
-func (u *User) Add(entries ...*history.Entry) {
+// Add appends entries, as of now. once says that a busy broker was not asked again: then
+// they may be handed over in parts, and what is not stored behind the rest.
+func (u *User) Add(entries ...*history.Entry) (once bool) {
 	u.Helper()
 	for _, e := range entries {
 		e.Event.Timestamp = time.Now()
 		e.Envelope = e.Event.Seal()
 	}
 	err := u.Append(u.Context(), entries)
+	once = !errors.Is(err, history.ErrUnconfirmed)
 	for deadline := time.Now().Add(time.Minute); errors.Is(err, history.ErrUnconfirmed) && time.Now().Before(deadline); {
 		err = u.again(entries)
 	}
 	if err != nil {
 		u.Error(err)
 	}
+	return once
 }
 
 // again appends what a slow broker did not confirm, by its ids: what it has stored all the
