@@ -178,7 +178,7 @@ func (a *api) call(pattern string, route route) http.HandlerFunc {
 		who, err := a.admit(r, pattern, route.scope)
 		if err == nil {
 			lobby.Admit(w, r)
-			defer who.Vouch(r, a.hub.quotas.Person, request.HeadBytes(r), isStream(pattern, r))()
+			defer who.Vouch(r, a.hub.quotas, request.HeadBytes(r), isStream(pattern, r))()
 			err = route.do(w, r, who)
 		}
 		if err != nil {
