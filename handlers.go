@@ -237,6 +237,7 @@ func (a *api) front(mux *http.ServeMux) http.Handler {
 		if over != nil {
 			defer over()
 		}
+		request.DropBody(r)
 		if request.TooManyHeaders(r) {
 			if r.ProtoMajor > 1 {
 				panic(http.ErrAbortHandler) // its head would stay as long as the answer waits
