@@ -42,18 +42,17 @@ func (p *Peers) Hold(ctx context.Context, topic string) error {
 	h := p.holds[topic]
 	var nodes []string
 	if h == nil {
-		h = &hold{ready: make(chan struct{}), of: map[string]*remoteSet{}, begun: time.Now(), first: map[string]struct{}{}}
-		for name, n := range p.nodes {
-			nodes = append(nodes, name)
-			h.first[name] = struct{}{}
-			n.lacks[topic] = h.begun
-		}
 		sub, err := p.nc.ChanSubscribe(p.topicSubject(topic), p.in)
 		if err != nil {
 			p.mu.Unlock()
 			return err
 		}
-		h.sub = sub
+		h = &hold{sub: sub, ready: make(chan struct{}), of: map[string]*remoteSet{}, begun: time.Now(), first: map[string]struct{}{}}
+		for name, n := range p.nodes {
+			nodes = append(nodes, name)
+			h.first[name] = struct{}{}
+			n.lacks[topic] = h.begun
+		}
 		p.holds[topic] = h
 		p.readyLocked(h)
 	}
