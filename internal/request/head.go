@@ -57,7 +57,7 @@ func HeadBytes(r *http.Request) int64 {
 // (RFC 9110, section 9.3.1). Nobody reads it, and net/http would keep up to 1 MiB of it for a
 // connection as long as its requests last.
 func DropBody(r *http.Request) {
-	if r.ProtoMajor > 1 && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+	if r.Body != nil && r.ProtoMajor > 1 && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		r.Body.Close()
 	}
 }
