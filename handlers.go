@@ -178,7 +178,7 @@ func (a *api) call(pattern string, route route) http.HandlerFunc {
 		who, err := a.admit(r, pattern, route.scope)
 		if err == nil {
 			lobby.Admit(w, r)
-			defer who.Vouch(r, a.hub.quotas.Person, request.HeadBytes(r), isStream(pattern, r))()
+			defer who.Vouch(r, a.hub.quotas, request.HeadBytes(r), isStream(pattern, r))()
 			err = route.do(w, r, who)
 		}
 		if err != nil {
@@ -237,6 +237,7 @@ func (a *api) front(mux *http.ServeMux) http.Handler {
 		if over != nil {
 			defer over()
 		}
+		request.DropBody(r)
 		if request.TooManyHeaders(r) {
 			if r.ProtoMajor > 1 {
 				panic(http.ErrAbortHandler) // its head would stay as long as the answer waits

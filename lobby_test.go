@@ -561,3 +561,18 @@ func TestConnectionsArePaidFor(t *testing.T) {
 	}
 	eventually(t, func() bool { bytes, lobby := taken(); return bytes <= access.SocketBytes && lobby == 0 })
 }
+
+// However many people a tenant has, their connections leave the state of others alone.
+func TestATenantPaysForItsPeoplesConnections(t *testing.T) {
+	is := is.New(t)
+	url := startHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=*=a-key-of-all-tenants", "REALTIME_STATE_BYTES=1048576")
+	at := strings.TrimPrefix(url, "http://")
+	for i := range 60 {
+		conn := dialAs(t, at, rawRequest("/v1/presence?profile=user:1", "Authorization", bearer(t, "sub", fmt.Sprint("user:", i))))
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		is.NoErr(err)
+		is.Equal(res.StatusCode, http.StatusOK)
+	}
+	const state = 1 << 20 / 4 * 3
+	is.True(paidFor(t, url) <= state/2) // as much as it leaves to others
+}

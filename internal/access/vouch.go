@@ -3,9 +3,9 @@ package access
 import (
 	"net/http"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
-	"realtimehub/internal/quota"
 )
 
 // What a connection costs that carries calls, and each call beside others on one, in bytes.
@@ -15,38 +15,38 @@ const (
 )
 
 // Vouch takes a request whose credential is good out of the lobby, and its connection. The
-// caller pays for both from a pool, for the call and the head bytes of its request until over
-// is called; as long as it can, or they stay where they are. A stream pays for itself. In open
-// mode nothing was proven.
-func (c *Caller) Vouch(r *http.Request, pool *quota.Pool[event.TenantProfile], head int64, stream bool) (over func()) {
+// caller pays for both of its part of the state, for the call and the head bytes of its request
+// until over is called; as long as it can, or they stay where they are. A stream pays for itself.
+// In open mode nothing was proven.
+func (c *Caller) Vouch(r *http.Request, pools *allowance.Pools, head int64, stream bool) (over func()) {
 	if !c.Proven() {
 		return nothing
 	}
-	holder := c.Holder(r)
+	part := part{pools, c.Holder(r)}
 	if lobby.IsStranger(r) {
-		if !pool.Take(holder, SocketBytes) {
+		if !part.Take(SocketBytes) {
 			return nothing
 		}
-		lobby.Prove(r, share{pool, holder}, SocketBytes)
+		lobby.Prove(r, part, SocketBytes)
 	}
 	n := CallBytes + head
-	if r.ProtoMajor < 2 || stream || !pool.Take(holder, n) { // a stream leaves once it is one
+	if r.ProtoMajor < 2 || stream || !part.Take(n) { // a stream leaves once it is one
 		return nothing
 	}
 	lobby.Leave(r)
-	return func() { pool.Give(holder, n) }
+	return func() { part.Give(n) }
 }
 
 func nothing() {}
 
-// share is a caller's of a pool.
-type share struct {
-	pool   *quota.Pool[event.TenantProfile]
+// part is a caller's of the state, and of its tenant's part.
+type part struct {
+	pools  *allowance.Pools
 	holder event.TenantProfile
 }
 
 // Take implements lobby.Payer.
-func (s share) Take(bytes int64) bool { return s.pool.Take(s.holder, bytes) }
+func (p part) Take(bytes int64) bool { return p.pools.Keep(p.holder, bytes, true) == nil }
 
 // Give implements lobby.Payer.
-func (s share) Give(bytes int64) { s.pool.Give(s.holder, bytes) }
+func (p part) Give(bytes int64) { p.pools.Drop(p.holder, bytes) }

@@ -52,3 +52,12 @@ func HeadBytes(r *http.Request) int64 {
 	}
 	return max(0, n)
 }
+
+// DropBody has what comes behind the head of a GET or HEAD over HTTP/2 dropped, or its stream reset
+// (RFC 9110, section 9.3.1). Nobody reads it, and net/http would keep up to 1 MiB of it for a
+// connection as long as its requests last.
+func DropBody(r *http.Request) {
+	if r.Body != nil && r.ProtoMajor > 1 && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		r.Body.Close()
+	}
+}

@@ -238,3 +238,30 @@ func TestTurns(t *testing.T) {
 	is.NoErr(err)
 	over()
 }
+
+// closes is a body that says whether it was closed.
+type closes struct {
+	io.Reader
+	closed bool
+}
+
+func (c *closes) Close() error {
+	c.closed = true
+	return nil
+}
+
+// Only what HTTP/2 would keep is dropped, of requests whose body nobody reads.
+func TestABodyThatNobodyReads(t *testing.T) {
+	is := is.New(t)
+	for _, c := range []struct {
+		method string
+		major  int
+		drops  bool
+	}{{"GET", 2, true}, {"HEAD", 2, true}, {"POST", 2, false}, {"GET", 1, false}} {
+		body := &closes{Reader: strings.NewReader("x")}
+		r := httptest.NewRequest(c.method, "/", body)
+		r.ProtoMajor = c.major
+		DropBody(r)
+		is.Equal(body.closed, c.drops)
+	}
+}

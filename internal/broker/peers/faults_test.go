@@ -377,3 +377,19 @@ func TestWhoComesAloneDoesNotWait(t *testing.T) {
 	defer one.Close()
 	<-one.met
 }
+
+// What cannot be held is asked of nobody, then or later.
+func TestAHoldThatFails(t *testing.T) {
+	is := is.New(t)
+	broker := natstest.Start(t, 1)
+	b := join(t, broker, "b")
+	defer b.Close()
+	a := join(t, broker, "a") // b has answered
+	defer a.Close()
+	a.nc.Close()
+	is.True(a.Hold(t.Context(), "acme") != nil)
+	a.Peers.mu.Lock()
+	lacks := len(a.nodes["b"].lacks)
+	a.Peers.mu.Unlock()
+	is.Equal(lacks, 0)
+}
