@@ -95,7 +95,7 @@ func New(cfg Config) *Cluster {
 	cfg.Delivery.Streams.Observe(c)
 	if peers != nil {
 		c.owed = &owed{
-			peers: peers, ended: cfg.Delivery.Streams.Drained(), of: map[[4]byte]map[string]map[kick]struct{}{},
+			peers: peers, ended: cfg.Delivery.Streams.Drained(), of: map[[4]byte]map[string]map[kick]int{},
 			kick: func(node [4]byte, k kick) error { return c.kickOn(context.Background(), node, k) },
 		}
 		cfg.Delivery.Tenants.ShareWith(c)

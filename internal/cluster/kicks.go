@@ -33,7 +33,9 @@ type owed struct {
 	ended <-chan struct{}
 
 	mu sync.Mutex
-	of map[[4]byte]map[string]map[kick]struct{} // guarded by mu, by hub and tenant
+	// Guarded by mu.
+	of    map[[4]byte]map[string]map[kick]int // by hub and tenant, with count as each was added last
+	count int
 }
 
 // mostOwed is how many kicks of a tenant are remembered for a hub. Where there are more all
@@ -47,21 +49,22 @@ func (o *owed) add(node [4]byte, k kick) {
 	who := event.TenantProfile{Tenant: k.tenant, Profile: k.profile}.Clone() // they may be pieces of a whole request
 	k.tenant, k.profile = who.Tenant, who.Profile
 	if o.of[node] == nil {
-		o.of[node] = map[string]map[kick]struct{}{}
+		o.of[node] = map[string]map[kick]int{}
 		go o.remind(node)
 	}
 	kicks := o.of[node][k.tenant]
 	if kicks == nil {
-		kicks = map[kick]struct{}{}
+		kicks = map[kick]int{}
 		o.of[node][k.tenant] = kicks
 	}
 	all := kick{tenant: k.tenant, reason: delivery.CloseUnavailable}
 	if _, so := kicks[all]; so {
-		return
+		k = all
 	}
-	if kicks[k] = struct{}{}; len(kicks) > mostOwed {
+	o.count++
+	if kicks[k] = o.count; len(kicks) > mostOwed {
 		clear(kicks)
-		kicks[all] = struct{}{}
+		kicks[all] = o.count
 	}
 }
 
@@ -73,9 +76,9 @@ func (o *owed) remind(node [4]byte) {
 		there := slices.Contains(o.peers.Others(), node)
 		dead := !there && !slices.Contains(o.peers.Lost(), node)
 		o.mu.Lock()
-		var kicks []kick
+		kicks := map[kick]int{}
 		for _, some := range o.of[node] {
-			kicks = slices.AppendSeq(kicks, maps.Keys(some))
+			maps.Copy(kicks, some)
 		}
 		if dead || len(kicks) == 0 {
 			delete(o.of, node)
@@ -83,12 +86,14 @@ func (o *owed) remind(node [4]byte) {
 			return
 		}
 		o.mu.Unlock()
-		for _, k := range kicks {
+		for k, added := range kicks {
 			if !there || o.kick(node, k) != nil || !slices.Contains(o.peers.Others(), node) {
 				break
 			}
 			o.mu.Lock()
-			delete(o.of[node][k.tenant], k)
+			if some := o.of[node][k.tenant]; some[k] == added { // else it is to close who came since
+				delete(some, k)
+			}
 			o.mu.Unlock()
 		}
 		select {
