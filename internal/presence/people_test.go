@@ -163,3 +163,16 @@ func TestWhoLeftFirstIsForgottenFirst(t *testing.T) {
 		}
 	})
 }
+
+// Whoever goes again and again while nobody looks at what has changed, as where a hub does not
+// know who is there, is noted once.
+func TestWhoLeavesAgainIsNotedOnce(t *testing.T) {
+	inBubble(t, func(w *world, is *is.I) {
+		for range 100 {
+			w.Left(w.comes("a"), time.Now().Add(-time.Minute)) // of a hub that was gone for long
+		}
+		is.Equal(len(w.left), 1)
+		is.Equal(w.passes(time.Minute), "(a)")
+		is.Equal(w.status("a"), Offline)
+	})
+}

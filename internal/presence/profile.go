@@ -20,7 +20,8 @@ type profile struct {
 	place     int32  // in its crowd
 	status    state
 	announced state // at the last Advance
-	dirty     bool
+	dirty     bool  // in People.dirty
+	leaving   bool  // in People.left
 }
 
 // more is what is kept besides of somebody who has connections to this hub, has closed one to any hub,

@@ -74,13 +74,17 @@ func (p *People) changeLocked(who *profile, status state) {
 	}
 	if status == isOffline {
 		p.cfg.Offline(event.TenantProfile{Tenant: t.name, Profile: who.Key()})
-		p.left = append(p.left, who)
+		if !who.leaving {
+			who.leaving = true
+			p.left = append(p.left, who)
+		}
 	}
 }
 
 // rememberLocked keeps who has gone offline, for a time, in the place of those of its
 // tenant who left first where there is no room for more.
 func (p *People) rememberLocked(who *profile) {
+	who.leaving = false
 	if who.status != isOffline || who.known().seen != nil || who.tenant.profiles.Get(who.Key()) != who {
 		return
 	}
