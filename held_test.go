@@ -103,7 +103,7 @@ func TestStreamsThatAreOverArePaidForWhileTheirHandlersWait(t *testing.T) {
 	for range streams {
 		<-ended
 	}
-	is.Equal(quotas.Person.Of(who), int64(0))
+	eventually(t, func() bool { return quotas.Person.Of(who) == 0 })
 }
 
 // Who is turned away costs what it is told, and no buffer of a size that others need.
