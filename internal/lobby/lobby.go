@@ -142,7 +142,7 @@ const (
 func (l *Lobby) enter(g *guest, how entry) (in, wait bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.roomLocked(g.addr) {
+	if !l.placeLocked(g.addr) {
 		return false, false
 	}
 	taken := l.size
@@ -180,9 +180,9 @@ func (l *Lobby) await(g *guest) (in bool) {
 	}
 }
 
-// roomLocked makes room for one more of an address: of those that had their time the
+// placeLocked makes a place for one more of an address: of those that had their time the
 // oldest goes.
-func (l *Lobby) roomLocked(addr netip.Addr) bool {
+func (l *Lobby) placeLocked(addr netip.Addr) bool {
 	h := l.of[Place(addr)]
 	if h == nil || h.conns.Len() < l.cfg.Address || l.isFree(addr) {
 		return true
@@ -260,7 +260,7 @@ func (l *Lobby) move(g *guest, addr netip.Addr) bool {
 		return false
 	}
 	l.riseLocked(g)
-	if !l.roomLocked(addr) {
+	if !l.placeLocked(addr) {
 		g.gone = true
 		return false
 	}

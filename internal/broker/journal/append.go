@@ -93,7 +93,7 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 	if !j.cfg.Connected() {
 		return stream.ErrUnconfirmed // as it would be
 	}
-	if err := j.takeRoom(ctx, b.messages, b.of); err != nil {
+	if err := j.takeSpace(ctx, b.messages, b.of); err != nil {
 		return err
 	}
 	l := j.life.Load()

@@ -56,7 +56,7 @@ func (j *Journal) Cut() (ofKey, ofAll int64) { return j.cutKey.Load(), j.cutAll.
 // bounds of bytes until Close while it is its turn, as mine says: of all that share the
 // journal one at a time is enough, and more do no harm.
 func (j *Journal) KeepWithin(mine func() bool) {
-	j.room.guard()
+	j.space.guard()
 	if j.cfg.Bytes > 0 || j.cfg.KeyBytes > 0 {
 		j.done.Go(func() { j.keepWithin(mine) })
 	}

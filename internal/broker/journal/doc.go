@@ -13,7 +13,7 @@
 // message names its predecessor, and a sweep asks for the last ones. Items may also be passed
 // to those who follow now without being kept.
 //
-// Lock order: feed.mu → Journal.mu. Journal.mu and room.mu are leaves. Handle, Behind, Quiet
+// Lock order: feed.mu → Journal.mu. Journal.mu and space.mu are leaves. Handle, Behind, Quiet
 // and Lost are called with the key's feed.mu held, so they call no method that locks a feed;
 // Flush, Prepare and Await are called with nothing held.
 package journal

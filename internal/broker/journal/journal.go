@@ -111,7 +111,7 @@ type Journal struct {
 	heads  *stream.Joined[stream.State] // what the leader tells
 	looks  *stream.Joined[stream.State] // with all that depends on it
 	proved time.Time                    // owned by look: when an answer was last shown to be old
-	room   room
+	space  space
 
 	silent, purged seldom // what the log is told
 
@@ -135,7 +135,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 	}
 	j.life.Store(&life{})
 	j.heads, j.looks = stream.NewJoined(j.askState), stream.NewJoined(j.look)
-	j.room = room{bounds: cfg.Bytes, of: map[string]int64{}}
+	j.space = space{bounds: cfg.Bytes, of: map[string]int64{}}
 	if err := j.prepare(ctx); err != nil {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ func (j *Journal) askState() (stream.State, error) {
 	j.answered.Set(stream.Uptime())
 	j.bytes.Store(int64(s.Bytes))
 	j.first.Store(s.First)
-	j.room.told(int64(s.Bytes))
+	j.space.told(int64(s.Bytes))
 	return s, nil
 }
 

@@ -21,10 +21,10 @@ func Refused(err error) bool {
 	return (refused || errors.Is(err, ErrFull)) && !errors.Is(err, stream.ErrUnconfirmed)
 }
 
-// room is what the stream has left. However fast one key is filled, and whether or not
+// space is what the stream has left. However fast one key is filled, and whether or not
 // anybody keeps the bounds, something is left for the others, so that the broker never
 // has to drop the oldest of everybody.
-type room struct {
+type space struct {
 	bounds int64 // static: of the stream; 0: it has none
 
 	mu sync.Mutex
@@ -36,31 +36,31 @@ type room struct {
 	said    time.Time        // when a refusal was last logged
 }
 
-// roomPart: between two answers of the leader, a key may take at most one part in roomPart of
+// spacePart: between two answers of the leader, a key may take at most one part in spacePart of
 // what is left.
-const roomPart = 4
+const spacePart = 4
 
-// guard has the room guarded from now on.
-func (r *room) guard() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.guarded = true
+// guard has the space guarded from now on.
+func (s *space) guard() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.guarded = true
 }
 
 // told is how many bytes the stream has.
-func (r *room) told(bytes int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.left, r.taken = r.bounds-bytes, 0
-	clear(r.of)
+func (s *space) told(bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left, s.taken = s.bounds-bytes, 0
+	clear(s.of)
 }
 
 // take takes the bytes of all keys, or nothing. again says that it may succeed after the leader
 // was asked again.
-func (r *room) take(bytes map[string]int64) (taken, again bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.guarded || r.bounds == 0 {
+func (s *space) take(bytes map[string]int64) (taken, again bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.guarded || s.bounds == 0 {
 		return true, false
 	}
 	var all int64
@@ -68,41 +68,41 @@ func (r *room) take(bytes map[string]int64) (taken, again bool) {
 		all += n
 	}
 	for key, n := range bytes {
-		if r.of[key]+n > (r.left-r.taken-all)/roomPart {
-			return false, r.left > r.bounds/16 // else nobody makes room: what is left is for the others
+		if s.of[key]+n > (s.left-s.taken-all)/spacePart {
+			return false, s.left > s.bounds/16 // else nobody makes space: what is left is for the others
 		}
 	}
 	for key, n := range bytes {
-		r.of[key] += n
+		s.of[key] += n
 	}
-	r.taken += all
+	s.taken += all
 	return true, false
 }
 
 // loud says whether a refusal is to be logged, which is once a minute.
-func (r *room) loud(now time.Time) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	loud := now.Sub(r.said) > alarmEvery
+func (s *space) loud(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	loud := now.Sub(s.said) > alarmEvery
 	if loud {
-		r.said = now
+		s.said = now
 	}
 	return loud
 }
 
-// takeRoom takes the room that messages need.
-func (j *Journal) takeRoom(ctx context.Context, messages []*nats.Msg, of []*Item) error {
+// takeSpace takes the space that messages need.
+func (j *Journal) takeSpace(ctx context.Context, messages []*nats.Msg, of []*Item) error {
 	bytes := make(map[string]int64, 1)
 	for i, msg := range messages {
 		bytes[of[i].Key] += int64(msg.Size())
 	}
 	for try := 0; ; try++ {
-		taken, again := j.room.take(bytes)
+		taken, again := j.space.take(bytes)
 		if taken {
 			return nil
 		}
 		if !again || try == 2 {
-			if j.room.loud(time.Now()) {
+			if j.space.loud(time.Now()) {
 				j.cfg.Logger.Warn("publishes of a tenant that takes too much are refused: the store is nearly full")
 			}
 			return ErrFull
