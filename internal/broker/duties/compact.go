@@ -105,7 +105,8 @@ func (r *reading) beginAt(ctx context.Context, place uint64) error {
 	if err := k.write(ctx, stream.NewMessage(k.prefix+beginSubject, []byte(stream.FormatSeq(place)))); err != nil {
 		return err
 	}
-	return k.stream.Purge(ctx, k.prefix+".ack.>", place)
+	_, err := k.stream.Purge(ctx, k.prefix+".ack.>", place)
+	return err
 }
 
 // beginSubject has the place from which on a judge is to read, as a decimal number.

@@ -2,7 +2,6 @@ package journal
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"strconv"
 	"strings"
@@ -293,25 +292,7 @@ func (j *Journal) purge(ctx context.Context, key string, place uint64) (messages
 	if err := j.writeCut(ctx, key, place); err != nil {
 		return 0, err
 	}
-	body, err := json.Marshal(map[string]any{"filter": j.cfg.Prefix + ".ev." + key, "seq": place + 1})
-	if err != nil {
-		return 0, err
-	}
-	answer, err := j.stream.Ask(ctx, stream.NewMessage("$JS.API.STREAM.PURGE."+j.stream.Name, body))
-	if err != nil {
-		return 0, err
-	}
-	var purged struct {
-		Purged int64               `json:"purged"`
-		Error  *jetstream.APIError `json:"error"`
-	}
-	if err := json.Unmarshal(answer.Data, &purged); err != nil {
-		return 0, err
-	}
-	if purged.Error != nil {
-		return 0, purged.Error
-	}
-	return purged.Purged, nil
+	return j.stream.Purge(ctx, j.cfg.Prefix+".ev."+key, place+1)
 }
 
 // cutOf asks the leader up to which place a key was purged: 0 where it never was.

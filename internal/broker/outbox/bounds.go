@@ -3,11 +3,8 @@ package outbox
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"slices"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/broker/stream"
 )
@@ -132,34 +129,9 @@ func (b *Box) cutTo(ctx context.Context, h *holding, most int64) (items int, err
 		left -= r.bytes
 		seq = r.seq
 	}
-	items, err = b.purge(ctx, b.itemsSubject(h.tenant), seq)
+	purged, err := b.stream.Purge(ctx, b.itemsSubject(h.tenant), seq+1)
 	if err == nil {
-		_, err = b.purge(ctx, b.subject(kindKey, h.tenant)+".>", seq)
+		_, err = b.stream.Purge(ctx, b.subject(kindKey, h.tenant)+".>", seq+1)
 	}
-	return items, err
-}
-
-// purge removes messages up to a place, and returns how many.
-func (b *Box) purge(ctx context.Context, subject string, until uint64) (int, error) {
-	body, err := json.Marshal(map[string]any{"filter": subject, "seq": until + 1})
-	if err != nil {
-		return 0, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, stream.AskTimeout)
-	defer cancel()
-	msg, err := b.stream.Ask(ctx, stream.NewMessage("$JS.API.STREAM.PURGE."+b.stream.Name, body))
-	if err != nil {
-		return 0, err
-	}
-	var answer struct {
-		Purged int                 `json:"purged"`
-		Error  *jetstream.APIError `json:"error"`
-	}
-	if err := json.Unmarshal(msg.Data, &answer); err != nil {
-		return 0, err
-	}
-	if answer.Error != nil {
-		return 0, answer.Error
-	}
-	return answer.Purged, nil
+	return int(purged), err
 }

@@ -18,11 +18,13 @@ const betterWord = 300 * time.Millisecond
 
 // PurgeNothing has those who keep the stream agree on a purge of what is not there.
 func (s *Stream) PurgeNothing(ctx context.Context, subject string) error {
-	return s.purge(ctx, purge{Filter: subject})
+	_, err := s.purge(ctx, purge{Filter: subject})
+	return err
 }
 
-// Purge removes the messages of a subject that are before a place, which is not 0.
-func (s *Stream) Purge(ctx context.Context, subject string, before uint64) error {
+// Purge removes the messages of a subject that are before a place, which is not 0, and returns
+// how many.
+func (s *Stream) Purge(ctx context.Context, subject string, before uint64) (messages int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, AppendTimeout)
 	defer cancel()
 	return s.purge(ctx, purge{Filter: subject, Before: before})
@@ -34,50 +36,51 @@ type purge struct {
 	Before uint64 `json:"seq,omitempty"`
 }
 
-func (s *Stream) purge(ctx context.Context, ask purge) error {
+func (s *Stream) purge(ctx context.Context, ask purge) (messages int64, err error) {
 	body, err := json.Marshal(ask)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	inbox, answers, forget := s.expect(mostReplicas)
 	defer forget()
 	if err := s.nc.PublishRequest("$JS.API.STREAM.PURGE."+s.Name, inbox, body); err != nil {
-		return err
+		return 0, err
 	}
 	var waited <-chan time.Time // for the leader
 	for {
 		select {
 		case msg := <-answers:
-			if err = purgeError(msg); !isUnavailable(err) {
-				return err
+			if messages, err = purgedOf(msg); !isUnavailable(err) {
+				return messages, err
 			}
 			if waited == nil {
 				waited = time.After(betterWord)
 			}
 		case <-waited:
-			return err
+			return 0, err
 		case <-ctx.Done():
-			return cmp.Or(err, ctx.Err())
+			return 0, cmp.Or(err, ctx.Err())
 		case <-s.ended:
-			return nats.ErrConnectionClosed
+			return 0, nats.ErrConnectionClosed
 		}
 	}
 }
 
-func purgeError(msg *nats.Msg) error {
+func purgedOf(msg *nats.Msg) (messages int64, err error) {
 	if len(msg.Data) == 0 && msg.Header.Get("Status") == "503" {
-		return nats.ErrNoResponders
+		return 0, nats.ErrNoResponders
 	}
-	var purged struct {
-		Error *jetstream.APIError `json:"error"`
+	var answer struct {
+		Purged int64               `json:"purged"`
+		Error  *jetstream.APIError `json:"error"`
 	}
-	if err := json.Unmarshal(msg.Data, &purged); err != nil {
-		return err
+	if err := json.Unmarshal(msg.Data, &answer); err != nil {
+		return 0, err
 	}
-	if purged.Error != nil {
-		return purged.Error
+	if answer.Error != nil {
+		return 0, answer.Error
 	}
-	return nil
+	return answer.Purged, nil
 }
 
 // mostReplicas is how many servers may answer what only one is asked.
