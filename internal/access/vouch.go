@@ -14,15 +14,15 @@ const (
 	CallBytes   = 16 << 10
 )
 
-// Vouch takes a request whose credential is good out of the lobby, and its connection. The
-// caller pays for both of its part of the state, for the call and the head bytes of its request
-// until over is called; as long as it can, or they stay where they are. A stream pays for itself.
-// In open mode nothing was proven.
+// Vouch takes a request whose credential is good out of the lobby, and its connection, if the
+// caller's part of the state has room for them; else they stay where they are. The call, and the
+// head bytes of its request, are paid for until over is called. A stream pays for itself. In open
+// mode nothing was proven.
 func (c *Caller) Vouch(r *http.Request, pools *allowance.Pools, head int64, stream bool) (over func()) {
 	if !c.Proven() {
 		return nothing
 	}
-	part := part{pools, c.Holder(r)}
+	part := part{pools: pools, holder: c.Holder(r)}
 	if lobby.IsStranger(r) {
 		if !part.Take(SocketBytes) {
 			return nothing
@@ -39,7 +39,7 @@ func (c *Caller) Vouch(r *http.Request, pools *allowance.Pools, head int64, stre
 
 func nothing() {}
 
-// part is a caller's of the state, and of its tenant's part.
+// part is a caller's part of the state. It counts against its tenant's as well.
 type part struct {
 	pools  *allowance.Pools
 	holder event.TenantProfile

@@ -37,7 +37,7 @@ type following struct {
 	working int                  // goroutines that take them up
 }
 
-// followed is a tenant that is known. following.mu guards it.
+// followed is a tenant that is known, or is to be. following.mu guards it.
 type followed struct {
 	hubs    int    // that have connections of it, with this one
 	old     bool   // others had some when this hub came

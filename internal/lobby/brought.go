@@ -20,7 +20,7 @@ const (
 )
 
 // silentTime is after how long an HTTP/2 connection is closed whose session keeps a message: no frame
-// comes through it, so it is asked, and does not answer.
+// comes through it, so it is asked, and does not answer. It is twice pingTimeout of package serve.
 const silentTime = 30 * time.Second
 
 // brought is how many bytes a connection has brought since something of it was last read above TLS. A

@@ -144,6 +144,19 @@ func TestAcknowledgementsOfHoursAreNoMessage(t *testing.T) {
 	})
 }
 
+// What a stranger brings behind its first request counts at once, over HTTP/2 as well.
+func TestWhatComesBehindTheFirstRequestCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		r := newRoom(Config{All: 16})
+		c, _ := r.come(anna)
+		_, _, err := Greet(httptest.NewRecorder(), r.askTwo(c))
+		is.NoErr(err)
+		brings(r, c, 2*strangerBytes)
+		is.Equal(r.heavy, int64(strangerBytes))
+	})
+}
+
 // brings has a connection bring so many bytes.
 func brings(r *room, c *conn, bytes int) {
 	(&opened{Conn: endless{}, guest: r.guestOf(c)}).Read(make([]byte, bytes))

@@ -67,8 +67,8 @@ type Lobby struct {
 	heaviest   holders // of bytes that connections have brought
 	heavy      int64   // such bytes of all, past what each connection costs
 	told       time.Time
-	untold     int // since
-	toldUnpaid time.Time
+	untold     int       // since
+	toldUnpaid time.Time // when it was last said that nobody paid for what one brought
 }
 
 // New makes an empty lobby.

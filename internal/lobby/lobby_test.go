@@ -15,9 +15,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"realtimehub/internal/testkit"
-
 	"github.com/matryer/is"
+
+	"realtimehub/internal/testkit"
 )
 
 // conn is as much of a connection as the lobby looks at.

@@ -54,9 +54,12 @@ func Greet(w http.ResponseWriter, r *http.Request) (known *http.Request, over fu
 	if len(g.lobby.cfg.Proxies) > 0 {
 		g.lobby.cfg.Proxies.name(r)
 	}
+	if r.ProtoMajor > 1 {
+		g.brought.shared.Store(true) // before it is noted when what it brings begins
+	}
 	g.wasRead()
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = body{r.Body, g}
+		r.Body = body{ReadCloser: r.Body, guest: g}
 	}
 	if g.known.Load() && r.ProtoMajor < 2 {
 		return r, nil, nil
@@ -67,7 +70,6 @@ func Greet(w http.ResponseWriter, r *http.Request) (known *http.Request, over fu
 	if r.ProtoMajor < 2 {
 		return r, nil, nil
 	}
-	g.brought.shared.Store(true)
 	v, err := g.lobby.visit(w, g, g.addr)
 	if err != nil {
 		return r, nil, err

@@ -222,6 +222,27 @@ func TestAStandbyTakesOverByPieces(t *testing.T) {
 	})
 }
 
+// A piece of what another hub has left is of as many tenants as have it, however little each has.
+func TestAStandbyOfManyTenantsIsTakenOverTogether(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, n *Notices, b *box) {
+		is := is.New(t)
+		n.Turn(time.Now(), false)
+		const tenants = 2*takeAtOnce + 10
+		for i := range tenants {
+			n.Presence(fmt.Sprint("t", i), user(1), "online", time.Now())
+		}
+		n.ours, b.away = true, true // so that all that was taken over waits
+		is.True(n.takeOver())
+		is.Equal(n.Stats().Waiting, takeAtOnce)
+		for n.takeOver() {
+		}
+		is.Equal(n.Stats().Waiting, tenants)
+		synctest.Wait()
+		b.away = false
+		n.Flush(t.Context())
+	})
+}
+
 // Flush gives up when nobody waits for it any more.
 func TestFlushGivesUp(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, n *Notices, b *box) {

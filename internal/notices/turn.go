@@ -14,10 +14,13 @@ const (
 func (n *Notices) Turn(now time.Time, ours bool) {
 	n.mu.Lock()
 	for tenant, list := range n.standby.All() {
-		for len(list) > 0 && now.Sub(list[0].draft.At) > standbyTime {
-			list = n.unstandLocked(tenant, list)
+		young := list
+		for len(young) > 0 && now.Sub(young[0].draft.At) > standbyTime {
+			young = n.unstandLocked(tenant, young)
 		}
-		n.standsLocked(tenant, list)
+		if len(young) < len(list) {
+			n.standsLocked(tenant, young)
+		}
 	}
 	n.ours = ours
 	n.mu.Unlock()
@@ -25,13 +28,13 @@ func (n *Notices) Turn(now time.Time, ours bool) {
 	}
 }
 
-// takeOver tells some of what another hub may have failed to tell of a tenant, and says whether there
-// was any.
-func (n *Notices) takeOver() (any bool) {
+// takeOver tells a piece of what another hub may have failed to tell, and says whether there may be more.
+func (n *Notices) takeOver() (more bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	left := takeAtOnce
 	for tenant, list := range n.standby.All() {
-		for range min(len(list), takeAtOnce) {
+		for ; left > 0 && len(list) > 0; left-- {
 			w := list[0]
 			list = n.unstandLocked(tenant, list)
 			if w.of == (subject{}) {
@@ -41,7 +44,9 @@ func (n *Notices) takeOver() (any bool) {
 			}
 		}
 		n.standsLocked(tenant, list)
-		return true
+		if left == 0 {
+			return true
+		}
 	}
 	return false
 }

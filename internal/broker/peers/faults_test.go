@@ -384,12 +384,18 @@ func TestAHoldThatFails(t *testing.T) {
 	broker := natstest.Start(t, 1)
 	b := join(t, broker, "b")
 	defer b.Close()
-	a := join(t, broker, "a") // b has answered
+	a := join(t, broker, "a")
 	defer a.Close()
+	var known *node
+	eventually(t, func() bool { // a busy machine may be late to hear it
+		a.Peers.mu.Lock()
+		defer a.Peers.mu.Unlock()
+		known = a.nodes["b"]
+		return known != nil
+	})
 	a.nc.Close()
 	is.True(a.Hold(t.Context(), "acme") != nil)
 	a.Peers.mu.Lock()
-	lacks := len(a.nodes["b"].lacks)
-	a.Peers.mu.Unlock()
-	is.Equal(lacks, 0)
+	defer a.Peers.mu.Unlock()
+	is.Equal(len(known.lacks), 0)
 }
