@@ -39,7 +39,7 @@ func (d *Dispatcher) deliver(tenant string, entries []*history.Entry, published 
 		if excluded != nil {
 			p.excluded = excluded[i]
 		}
-		if !d.handLocked(t, &p, published) {
+		if !d.dispatchLocked(t, &p, published) {
 			continue
 		}
 		e.Members = p.members
@@ -59,8 +59,8 @@ type roomOf struct {
 	members []*member
 }
 
-// handLocked hands a parcel to its streams, unless they had it, or it is not known whom it is for.
-func (d *Dispatcher) handLocked(t *tenant, p *parcel, published bool) (handed bool) {
+// dispatchLocked hands a parcel to its streams, unless they had it, or it is not known whom it is for.
+func (d *Dispatcher) dispatchLocked(t *tenant, p *parcel, published bool) (handed bool) {
 	switch {
 	case p.entry.Here:
 		t.accepted.Add(1)

@@ -46,16 +46,16 @@ const sharePiece = 50
 
 // Share says of each profile whether it has a room in common with viewer.
 func (m *Members) Share(tenant string, viewer event.Profile, profiles []event.Profile) []bool {
-	share := make([]bool, 0, len(profiles))
-	for some := range slices.Chunk(profiles, sharePiece) {
+	share := make([]bool, len(profiles))
+	for from := 0; from < len(profiles); from += sharePiece {
 		t := m.tenants.find(tenant)
-		if t == nil {
-			break
+		if t == nil { // it has no rooms anymore
+			return share
 		}
-		for _, p := range some {
-			share = append(share, t.rooms.Share(viewer, p))
+		for i := from; i < min(from+sharePiece, len(profiles)); i++ {
+			share[i] = t.rooms.Share(viewer, profiles[i])
 		}
 		t.mu.Unlock()
 	}
-	return share[:len(profiles)] // of what is not known anymore none
+	return share
 }
