@@ -693,10 +693,12 @@ class Stream {
         await pause(wait, signal);
         continue;
       }
+      const isActive = this.#isActive;
       const { status, ok } = await this.#sendPlace({ signal });
       if (ok) failures = 0;
       else if (!status || status >= 500 || PASSING.includes(status)) {
         this.#isOwed = true;
+        this.#isActive ||= isActive;
         await pause(growing(this.#ackMs, failures++), signal);
       } // any other answer will be the same next time
     }

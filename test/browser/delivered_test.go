@@ -166,7 +166,8 @@ func TestRealtimeAcknowledgesAsItGoes(t *testing.T) {
 	eventually(t, func() bool { return h.acks() == 2 })
 }
 
-// Who is active while an acknowledgement waits to be taken says so with it, and in no call of its own.
+// Who is active while an acknowledgement waits to be taken says so with it, in no call of its own,
+// and again where it is not taken.
 func TestRealtimeActiveWithAcknowledgement(t *testing.T) {
 	h := newClientHub(t, "REALTIME_IDLE_TIMEOUT=1s")
 	tab := h.live(asAlice)
@@ -185,6 +186,7 @@ func TestRealtimeActiveWithAcknowledgement(t *testing.T) {
 	tab.becomes(isAway)
 	touches := tab.run(`(later = 30_000, touches())`) // it is told of three times a minute
 	do(t, tab.page, chromedp.MouseClickXY(10, 10))
+	tab.becomes(`sent.at(-1).includes("active")`)
 	tab.run(`isAway = false`)
 	tab.becomes(isActiveAgain)
 	is := is.New(t)
