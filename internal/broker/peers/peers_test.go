@@ -248,10 +248,13 @@ func TestCompleteOnceTakenIn(t *testing.T) {
 	defer other.Close()
 	other.tell(1, "a")
 	asked := make(chan [2]bool, 1)
+	var first sync.Once // more is told when the other leaves, and nobody asks then
 	one.mu.Lock()
 	one.taking = func(Change) {
-		complete, awaited := one.complete("topic")
-		asked <- [2]bool{complete, awaited}
+		first.Do(func() {
+			complete, awaited := one.complete("topic")
+			asked <- [2]bool{complete, awaited}
+		})
 	}
 	one.mu.Unlock()
 	one.hold()
