@@ -109,6 +109,7 @@ func (l *Lobby) bringsProven(g *guest) {
 		}
 	}
 	abort(g.conn)
+	l.unpaid.Add(1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if now := time.Now(); now.Sub(l.toldUnpaid) >= time.Second {

@@ -114,6 +114,7 @@ func TestTheProvenPayForWhatIsNotRead(t *testing.T) {
 		is.True(second.cut() && !first.cut() && !third.cut())
 		is.Equal(time.Since(begun), patience)
 		is.Equal(strings.Count(r.logs.String(), "is not read"), 1)
+		is.Equal(r.Stats().Unpaid, int64(1))
 		for _, c := range conns {
 			r.leave(c)
 		}

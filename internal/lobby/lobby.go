@@ -54,6 +54,7 @@ type Lobby struct {
 
 	waiting          atomic.Int64 // for a place
 	byAddress, byAll atomic.Int64 // how many were refused or cut
+	unpaid           atomic.Int64 // how many were cut for what they brought, and nobody paid for
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -81,6 +82,7 @@ type Stats struct {
 	Connections, Requests int
 	All                   int             // so many of each there may be; 0: no limit
 	Refused               map[Bound]int64 // or cut
+	Unpaid                int64           // proven connections that were cut for what they brought
 }
 
 // Stats of no lobby are zero.
@@ -90,7 +92,7 @@ func (l *Lobby) Stats() Stats {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Stats{l.size, l.requests, l.cfg.All, map[Bound]int64{ByAddress: l.byAddress.Load(), ByAll: l.byAll.Load()}}
+	return Stats{l.size, l.requests, l.cfg.All, map[Bound]int64{ByAddress: l.byAddress.Load(), ByAll: l.byAll.Load()}, l.unpaid.Load()}
 }
 
 // guest is a connection.

@@ -120,6 +120,8 @@ func families() (all []family) {
 		func(l *Values) map[string]float64 { return one(l.Lobby.All) })
 	add(counter, "unproven_cut_total", "bound", "Unproven connections, and their requests, that were refused or closed.",
 		func(l *Values) map[string]float64 { return words(l.Lobby.Refused) })
+	add(counter, "unread_cut_total", "", "Connections with an accepted credential that were closed: they brought what was not read, and their caller's share had no room for it.",
+		func(l *Values) map[string]float64 { return one(l.Lobby.Unpaid) })
 	add(counter, "server_errors_total", "kind", "Errors of Go's HTTP server: connections that could not be accepted, panics, clients that break the protocol.",
 		func(l *Values) map[string]float64 { return words(l.Complaints) })
 	add(gauge, "presence_profiles", "status", "Profiles that this hub knows to be online or away.",

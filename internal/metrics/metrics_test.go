@@ -61,7 +61,7 @@ func TestFamiliesShowWhatTheyWereGiven(t *testing.T) {
 		Notices:    notices.Stats{Waiting: 39, Dropped: 40},
 		Webhook:    webhook.Stats{Answers: map[webhook.Answer]int64{webhook.AnswerFailed: 39}, Items: 40, Repeated: 41, Lost: 42, Stopped: 43},
 		Duties:     duty.Stats{Open: 44, Owed: 45, Acknowledged: 46, Reported: 47, Lost: 48, Unread: 49},
-		Lobby:      lobby.Stats{Connections: 31, All: 32, Refused: map[lobby.Bound]int64{"all": 33}},
+		Lobby:      lobby.Stats{Connections: 31, All: 32, Refused: map[lobby.Bound]int64{"all": 33}, Unpaid: 50},
 	}
 	lines := shown(showing(v))
 	for _, want := range []string{
@@ -78,7 +78,7 @@ func TestFamiliesShowWhatTheyWereGiven(t *testing.T) {
 		`webhook_answers_total{answer="5xx"} 39`, `webhook_answers_total{answer="timeout"} 0`, `webhook_items_total{fate="taken"} 40`,
 		"webhook_retries_total 41", `webhook_items_total{fate="lost"} 42`, "webhook_stopped 43",
 		"duties_open 44", "duties_owed 45", `duties_recipients_total{state="acknowledged"} 46`, `duties_recipients_total{state="reported"} 47`, `duties_faults_total{fault="lost"} 48`, `duties_faults_total{fault="unread"} 49`,
-		"unproven_open 31", "unproven_limit 32", `unproven_cut_total{bound="all"} 33`,
+		"unproven_open 31", "unproven_limit 32", `unproven_cut_total{bound="all"} 33`, "unread_cut_total 50",
 	} {
 		is.True(slices.Contains(lines, want)) // want
 	}
