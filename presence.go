@@ -176,7 +176,7 @@ func (t teller) followsAll() bool {
 
 // tell tells of what a tick has found. Of several hubs the foremost puts it into the outbox.
 func (t teller) tell(all map[string]*presence.News, now time.Time, foremost bool) {
-	t.notices.Turn(now, foremost)
+	t.notices.Foremost(now, foremost)
 	for tenant, n := range all {
 		for _, c := range n.Changes {
 			t.notices.Presence(tenant, c.Profile, string(c.Status), now)

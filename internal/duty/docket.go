@@ -16,7 +16,7 @@ type docket struct {
 	narrow  sized.Table[event.Profile, []*open]   // those before their deadline that have few recipients, of whoever has not acknowledged them
 	wide    []*open                               // and many, by place
 	lately  [2]sized.Table[event.Profile, []mark] // acknowledgements of this minute and the one before, by when they were given
-	turned  time.Time                             // when the minute began
+	rotated time.Time                             // when the minute began
 	bytes   int64                                 // of lately
 	owed    int                                   // recipients who owe, of all duties
 	past    []*open                               // whose deadlines have come, in that order
@@ -135,8 +135,8 @@ func (k *docket) acknowledge(a Acknowledgement, at time.Time) {
 			o.acknowledge(a.Profile, at)
 		}
 	}
-	k.turn(at)
-	if k.turned.Sub(at) < markTime {
+	k.rotate(at)
+	if k.rotated.Sub(at) < markTime {
 		k.keep(a)
 	}
 }
@@ -166,16 +166,16 @@ func (k *docket) keep(a Acknowledgement) {
 // filter of its own.
 func sameTypes(a, b *event.Filter) bool { return a == b || slices.Equal(a.Patterns(), b.Patterns()) }
 
-// turn forgets what is older than a minute, once a minute has passed.
-func (k *docket) turn(now time.Time) {
-	if now.Sub(k.turned) < markTime {
+// rotate forgets what is older than a minute, once a minute has passed.
+func (k *docket) rotate(now time.Time) {
+	if now.Sub(k.rotated) < markTime {
 		return
 	}
-	if now.Sub(k.turned) >= 2*markTime {
+	if now.Sub(k.rotated) >= 2*markTime {
 		k.lately[0] = sized.Table[event.Profile, []mark]{}
 	}
 	k.lately[1], k.lately[0] = k.lately[0], sized.Table[event.Profile, []mark]{}
-	k.turned = now
+	k.rotated = now
 	k.bytes = 0
 	for p, marks := range k.lately[1].All() {
 		k.bytes += k.lately[1].Each() + p.Bytes() + markBytes*int64(len(marks))

@@ -45,7 +45,7 @@ func (j *Judge) sweepLocked(now time.Time) {
 	j.swept = now
 	for tenant, k := range j.dockets {
 		was := k.bytes
-		k.turn(now)
+		k.rotate(now)
 		j.cfg.Pools.State.Force(tenant, k.bytes-was)
 		if k.empty() {
 			delete(j.dockets, tenant)

@@ -183,8 +183,8 @@ func (j *Judge) judge(ctx context.Context) time.Duration {
 	for ctx.Err() == nil {
 		now := time.Now()
 		j.mu.Lock()
-		turn, unsettled := j.turnLocked(now)
-		if len(turn) == 0 {
+		due, unsettled := j.dueLocked(now)
+		if len(due) == 0 {
 			wait := mostIdle
 			if j.due.Len() > 0 {
 				_, at := j.due.First()
@@ -202,7 +202,7 @@ func (j *Judge) judge(ctx context.Context) time.Duration {
 			}
 		}
 		var judging sync.WaitGroup
-		for _, v := range turn {
+		for _, v := range due {
 			if v.err = late; v.early || late == nil {
 				judging.Go(func() { v.err = j.conclude(ctx, v.open, v.early, now) })
 			}
@@ -214,7 +214,7 @@ func (j *Judge) judge(ctx context.Context) time.Duration {
 			}
 		}
 		j.mu.Lock()
-		for _, v := range turn {
+		for _, v := range due {
 			if v.err != nil && v.err != late {
 				if times, is := j.failing.Due(time.Now()); is {
 					j.cfg.Logger.Warn("who has not acknowledged an event could not be reported, and is reported again", "tenant", v.open.docket.tenant, "id", v.open.Event.ID, "times", times, "err", v.err)
@@ -227,17 +227,17 @@ func (j *Judge) judge(ctx context.Context) time.Duration {
 	return mostIdle
 }
 
-// verdict is a duty whose turn it is.
+// verdict is a duty that is due.
 type verdict struct {
 	open  *open
 	early bool // before its deadline
 	err   error
 }
 
-// turnLocked takes off the queue what is due at a time, but not too many, and says whether there
+// dueLocked takes off the queue what is due at a time, but not too many, and says whether there
 // may be acknowledgements of it that have not been handed over.
-func (j *Judge) turnLocked(now time.Time) (turn []*verdict, unsettled bool) {
-	for len(turn) < max(1, j.cfg.AtOnce) {
+func (j *Judge) dueLocked(now time.Time) (due []*verdict, unsettled bool) {
+	for len(due) < max(1, j.cfg.AtOnce) {
 		o, any := j.due.Next(now)
 		if !any {
 			break
@@ -249,9 +249,9 @@ func (j *Judge) turnLocked(now time.Time) (turn []*verdict, unsettled bool) {
 		j.due.Set(o, time.Time{}) // judgedLocked says when again
 		v := &verdict{open: o, early: now.Before(o.judgeAt)}
 		unsettled = unsettled || !v.early && !o.judgeAt.Before(j.settled)
-		turn = append(turn, v)
+		due = append(due, v)
 	}
-	return turn, unsettled
+	return due, unsettled
 }
 
 // conclude reports who owes, at a time: early, the absent alone. Where it fails it is called again.

@@ -7,7 +7,7 @@
 // and room the latest state waits, and of connections the first ones up to a bound. What has no
 // room is dropped and counted.
 //
-// Of several hubs one tells of states: [Notices.Turn] says whether this is the one. What it
+// Of several hubs one tells of states: [Notices.Foremost] says whether this is the one. What it
 // leaves to another it keeps for a moment, and tells it should the other be gone.
 //
 // [Rooms] knows which rooms are occupied.

@@ -77,18 +77,18 @@ func TestAStandbyTells(t *testing.T) {
 	state := quota.New[string](1<<20, 1)
 	inBubble(t, state, func(t *testing.T, n *Notices, b *box) {
 		is := is.New(t)
-		n.Turn(time.Now(), false)
+		n.Foremost(time.Now(), false)
 		n.Presence("acme", user(1), "online", time.Now())
 		time.Sleep(standbyTime)
 		n.Presence("acme", user(2), "online", time.Now())
 		n.Presence("acme", user(2), "away", time.Now())
 		time.Sleep(time.Second)
-		n.Turn(time.Now(), false)
+		n.Foremost(time.Now(), false)
 		is.Equal(b.statuses(t, "acme"), "")
-		n.Turn(time.Now(), true)
+		n.Foremost(time.Now(), true)
 		synctest.Wait()
 		is.Equal(b.statuses(t, "acme"), "u2 away")
-		n.Turn(time.Now(), true)
+		n.Foremost(time.Now(), true)
 		synctest.Wait()
 		is.Equal(b.statuses(t, "acme"), "u2 away") // once
 		is.Equal(state.Total(), int64(0))
@@ -117,13 +117,13 @@ func TestAStandbyTellsWhoIsGone(t *testing.T) {
 				n.Gone("acme", Connection{ID: fmt.Sprint(i), Profile: user(i)})
 			}
 		}
-		n.Turn(time.Now(), false)
+		n.Foremost(time.Now(), false)
 		gone()
 		is.Equal(told(), 0) // another tells
-		n.Turn(time.Now(), true)
+		n.Foremost(time.Now(), true)
 		is.Equal(told(), many)
 		gone()
-		n.Turn(time.Now(), true)
+		n.Foremost(time.Now(), true)
 		is.Equal(told(), 2*many)
 		is.Equal(n.Stats(), Stats{})
 	})
@@ -137,7 +137,7 @@ func TestWhatWaitsIsTheLatest(t *testing.T) {
 		b.away = true
 		n.Presence("acme", user(1), "online", time.Now())
 		synctest.Wait() // it is being put, and comes to nothing
-		n.Turn(time.Now(), false)
+		n.Foremost(time.Now(), false)
 		n.Presence("acme", user(1), "away", time.Now())
 		n.Presence("acme", user(1), "offline", time.Now())
 		n.Presence("acme", user(2), "online", time.Now())
@@ -164,7 +164,7 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 		is.Equal(stats.Waiting+int(stats.Dropped), 5000)
 		n.Presence("other", user(1), "online", time.Now())
 		is.Equal(n.Stats().Waiting, stats.Waiting+1) // another tenant's share is its own
-		n.Turn(time.Now(), false)
+		n.Foremost(time.Now(), false)
 		for i := range 5000 {
 			n.Presence("more", user(i), "online", time.Now())
 		}
@@ -172,7 +172,7 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 		b.away = false
 		n.Flush(t.Context())
 		time.Sleep(standbyTime + time.Second)
-		n.Turn(time.Now(), false)
+		n.Foremost(time.Now(), false)
 		is.Equal(state.Total(), int64(0))
 		is.Equal(n.tenants.Len(), 0)
 	})
@@ -182,12 +182,12 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 func TestAStandbyOfATenantIsItsOwn(t *testing.T) {
 	inBubble(t, quota.New[string](1<<20, 1), func(t *testing.T, n *Notices, b *box) {
 		is := is.New(t)
-		n.Turn(time.Now(), false)
+		n.Foremost(time.Now(), false)
 		n.Presence("acme", user(1), "online", time.Now())
 		for i := range 5000 {
 			n.Presence("greedy", user(i), "online", time.Now())
 		}
-		n.Turn(time.Now(), true)
+		n.Foremost(time.Now(), true)
 		synctest.Wait()
 		is.Equal(b.statuses(t, "acme"), "u1 online")
 		latest := b.statuses(t, "greedy")
@@ -201,7 +201,7 @@ func TestAStandbyOfATenantIsItsOwn(t *testing.T) {
 func TestAStandbyTakesOverByPieces(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, n *Notices, b *box) {
 		is := is.New(t)
-		n.Turn(time.Now(), false)
+		n.Foremost(time.Now(), false)
 		const people = 2*takeAtOnce + 10
 		for i := range people {
 			n.Presence("acme", user(i), "online", time.Now())
@@ -226,7 +226,7 @@ func TestAStandbyTakesOverByPieces(t *testing.T) {
 func TestAStandbyOfManyTenantsIsTakenOverTogether(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, n *Notices, b *box) {
 		is := is.New(t)
-		n.Turn(time.Now(), false)
+		n.Foremost(time.Now(), false)
 		const tenants = 2*takeAtOnce + 10
 		for i := range tenants {
 			n.Presence(fmt.Sprint("t", i), user(1), "online", time.Now())

@@ -32,7 +32,7 @@ type Typists struct {
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
 	of      sized.Table[event.TenantProfile, *sized.Table[string, *typist]] // by conversation
-	turn    uint64                                                          // of the latest call
+	calls   uint64                                                          // so far
 	due     due.Queue[*typist]
 	stopped []*typist // to be told at the next tick
 	crowded int       // of whom nobody was told, their conversation being too large
@@ -65,7 +65,7 @@ type typist struct {
 	until        time.Time
 
 	calls   int    // under way: with none, and nothing to tell, it is forgotten
-	turn    uint64 // of the latest call that counted
+	call    uint64 // the number of the latest that counted
 	types   bool
 	told    bool // what this hub's streams know of types
 	uncast  bool // other hubs are to be told of types
@@ -81,9 +81,9 @@ func (t *typist) Due() *due.Item { return &t.due }
 // Typing says that a member starts or stops typing in a conversation. ErrNotMember,
 // ErrMembership, allowance.ErrTenant, allowance.ErrPerson.
 func (t *Typists) Typing(ctx context.Context, tenant string, ref event.Profile, conversation string, started bool) error {
-	// Its turn comes before it is known to be a member: that may take longer than for
+	// Its number is taken before it is known to be a member: that may take longer than for
 	// what its client says next.
-	typist, turn, err := t.enter(event.TenantProfile{Tenant: tenant, Profile: ref}, conversation, true)
+	typist, call, err := t.enter(event.TenantProfile{Tenant: tenant, Profile: ref}, conversation, true)
 	if err != nil {
 		return err
 	}
@@ -102,16 +102,16 @@ func (t *Typists) Typing(ctx context.Context, tenant string, ref event.Profile, 
 		t.mu.Unlock()
 	}
 	t.cfg.Spoke(typist.who)
-	t.set(typist, turn, started, t.cfg.Cast != nil)
+	t.set(typist, call, started, t.cfg.Cast != nil)
 	return t.tell(typist)
 }
 
 // Heard is Typing of whom another hub has found to be a member: its own streams are
 // told there, and ours here. It does not wait.
 func (t *Typists) Heard(tenant string, ref event.Profile, conversation string, started bool) {
-	typist, turn, _ := t.enter(event.TenantProfile{Tenant: tenant, Profile: ref}, conversation, false)
+	typist, call, _ := t.enter(event.TenantProfile{Tenant: tenant, Profile: ref}, conversation, false)
 	t.cfg.Spoke(typist.who)
-	t.set(typist, turn, started, false)
+	t.set(typist, call, started, false)
 	t.tellSoon(typist)
 	t.leave(typist)
 }
@@ -126,7 +126,7 @@ func (t *typist) bytes() int64 {
 
 // enter finds or makes the typist of a call, and says which call it is; leave ends it.
 // allowance.ErrTenant, allowance.ErrPerson where it is ours to refuse: there is no typist then.
-func (t *Typists) enter(who event.TenantProfile, conversation string, ours bool) (found *typist, turn uint64, err error) {
+func (t *Typists) enter(who event.TenantProfile, conversation string, ours bool) (found *typist, call uint64, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	found = t.findLocked(who, conversation)
@@ -143,8 +143,8 @@ func (t *Typists) enter(who event.TenantProfile, conversation string, ours bool)
 		theirs.Put(conversation, found)
 	}
 	found.calls++
-	t.turn++
-	return found, t.turn, nil
+	t.calls++
+	return found, t.calls, nil
 }
 
 // findLocked is who types where, nil where nobody does.
@@ -175,13 +175,13 @@ func (t *Typists) forgetLocked(typist *typist) {
 }
 
 // set takes in what a call says, unless a later one has.
-func (t *Typists) set(typist *typist, turn uint64, started, cast bool) {
+func (t *Typists) set(typist *typist, call uint64, started, cast bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if turn < typist.turn {
+	if call < typist.call {
 		return
 	}
-	typist.turn, typist.uncast = turn, typist.uncast || cast
+	typist.call, typist.uncast = call, typist.uncast || cast
 	if !started {
 		t.stopLocked(typist)
 		return

@@ -9,9 +9,9 @@ const (
 	takeAtOnce  = 1000    // of what another hub has left, before others have the lock
 )
 
-// Turn says whether this hub, of several, tells of states and of who is gone from now on. If it does
+// Foremost says whether this hub, of several, tells of states and of who is gone from now on. If it does
 // and did not, it tells what others may have failed to tell.
-func (n *Notices) Turn(now time.Time, ours bool) {
+func (n *Notices) Foremost(now time.Time, ours bool) {
 	n.mu.Lock()
 	for tenant, list := range n.standby.All() {
 		young := list
