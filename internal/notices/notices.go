@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"realtimehub/internal/due"
 	"realtimehub/internal/event"
 	"realtimehub/internal/outbox"
 	"realtimehub/internal/pace"
@@ -39,7 +40,8 @@ type Notices struct {
 	waiting int      // tenants of which something waits, or is put now
 	idle    chan struct{}
 	ours    bool                          // this hub tells of states
-	standby sized.Table[string, []notice] // by tenant, what another hub tells unless it is gone; the oldest first
+	standby sized.Table[string, *standby] // by tenant, what another hub tells unless it is gone
+	told    due.Queue[*standby]           // until the oldest of it is known to be told
 	dropped int64
 }
 
