@@ -15,9 +15,9 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/delivery"
-	"realtimehub/internal/engine"
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/settings"
+	"realtimehub/internal/tcp"
 )
 
 // doorFlag is by which door the clients of the hub's suite come.
@@ -136,12 +136,12 @@ func TestDoors(t *testing.T) {
 func (h *testHub) speakTLS(t *testing.T) {
 	t.Helper()
 	for _, node := range h.nodes { // one of them is h, but on a cluster
-		listener, err := engine.Listen(t.Context(), "127.0.0.1:0")
+		listener, err := tcp.Listen(t.Context(), "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
 		node.Server.Close()
-		node.Server = &httptest.Server{Listener: engine.Secure(listener), Config: &http.Server{Handler: node.Handler, ConnContext: engine.ConnContext}}
+		node.Server = &httptest.Server{Listener: tcp.Secure(listener), Config: &http.Server{Handler: node.Handler, ConnContext: tcp.ConnContext}}
 		node.Server.StartTLS()
 		node.URL, node.client = node.Server.URL, node.Server.Client()
 	}

@@ -19,7 +19,6 @@ import (
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/delivery"
-	"realtimehub/internal/engine"
 	"realtimehub/internal/history"
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/natstest"
@@ -27,6 +26,7 @@ import (
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
 	"realtimehub/internal/sse"
+	"realtimehub/internal/tcp"
 	"realtimehub/internal/testkit"
 )
 
@@ -226,11 +226,11 @@ func newTellingNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, 
 		Secrets: hubsSecrets,
 	})
 	h.Handler = checked(t, h.API.Handler())
-	listener, err := engine.Listen(t.Context(), "127.0.0.1:0")
+	listener, err := tcp.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.Server = &httptest.Server{Listener: listener, Config: &http.Server{Handler: h.Handler, ConnContext: engine.ConnContext}}
+	h.Server = &httptest.Server{Listener: listener, Config: &http.Server{Handler: h.Handler, ConnContext: tcp.ConnContext}}
 	h.Server.Start()
 	h.URL = h.Server.URL
 

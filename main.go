@@ -24,7 +24,6 @@ import (
 	"realtimehub/internal/backup"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/doctor"
-	"realtimehub/internal/engine"
 	"realtimehub/internal/inquiry"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/overload"
@@ -32,6 +31,7 @@ import (
 	"realtimehub/internal/room"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/settings"
+	"realtimehub/internal/tcp"
 )
 
 func main() {
@@ -213,13 +213,13 @@ func (a *app) build(ctx context.Context) (err error) {
 // listen opens the addresses where the hub is called, and says so.
 func (a *app) listen(ctx context.Context) error {
 	cfg := a.cfg
-	outer, err := engine.Listen(ctx, cfg.Addr)
+	outer, err := tcp.Listen(ctx, cfg.Addr)
 	if err != nil {
 		return serve.CannotListen(settings.Prefix+"ADDR", err)
 	}
 	var inner net.Listener // where services and operators call; nil: at outer too
 	if cfg.AdminAddr != "" {
-		if inner, err = engine.Listen(ctx, cfg.AdminAddr); err != nil {
+		if inner, err = tcp.Listen(ctx, cfg.AdminAddr); err != nil {
 			return serve.CannotListen(settings.Prefix+"ADMIN_ADDR", err)
 		}
 	}

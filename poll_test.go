@@ -18,10 +18,10 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/delivery"
-	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/settings"
+	"realtimehub/internal/tcp"
 )
 
 // polled is an answer of GET /v1/poll.
@@ -491,7 +491,7 @@ func TestAnIdlePollWeighsWhatIsCounted(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
 	server := httptest.NewUnstartedServer(h.API.Handler()) // without the contract, which keeps more
-	server.Config.ConnContext = engine.ConnContext
+	server.Config.ConnContext = tcp.ConnContext
 	server.Start()
 	defer server.Close()
 	from := h.here(t, "tenant=acme&profile=me")

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/cluster/remote"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/room"
@@ -25,7 +26,7 @@ type Cluster struct {
 	typists  Typists
 	peers    Peers         // nil: the hub is alone
 	back     time.Duration // in which a client that was sent away is back
-	remotes  remotes
+	remotes  *remote.Connections
 	askers   askers
 
 	owed *owed // nil: the hub is alone
@@ -89,7 +90,7 @@ func New(cfg Config) *Cluster {
 	peers := cfg.Peers
 	c := &Cluster{
 		cfg: cfg, presence: cfg.Presence, typists: cfg.Typists, peers: peers, back: cfg.Back,
-		remotes: remotes{quotas: cfg.Pools}, askers: askers{peers: peers, counts: cfg.Delivery.Counts}, own: map[string]*ownConns{},
+		remotes: remote.New(cfg.Pools), askers: askers{peers: peers, counts: cfg.Delivery.Counts}, own: map[string]*ownConns{},
 		returned: make(chan struct{}, returnedAtOnce),
 	}
 	cfg.Delivery.Streams.Observe(c)
@@ -178,10 +179,10 @@ func (c *Cluster) Disconnected(conn *delivery.Connection) {
 
 // Share implements Sharing.
 func (c *Cluster) Share(ctx context.Context, tenant string) error {
-	c.remotes.hold(tenant)
+	c.remotes.Hold(tenant)
 	err := c.peers.Hold(ctx, tenant)
 	if err != nil {
-		c.remotes.release(tenant)
+		c.remotes.Release(tenant)
 	}
 	return err
 }
@@ -191,13 +192,13 @@ func (c *Cluster) Unshare(tenant string) {
 	c.peers.Release(tenant)
 	c.taking.Lock()
 	defer c.taking.Unlock()
-	c.remotes.release(tenant)
+	c.remotes.Release(tenant)
 	c.presence.Forget(tenant)
 }
 
 // Count implements Sharing.
 func (c *Cluster) Count(e *event.Event, members room.Crowd) int {
-	return c.remotes.count(e, members)
+	return c.remotes.Count(e, members)
 }
 
 // Complete implements Sharing.
@@ -206,10 +207,10 @@ func (c *Cluster) Complete(ctx context.Context, tenant string) bool {
 }
 
 // Empty implements Sharing.
-func (c *Cluster) Empty(tenant string) bool { return c.remotes.empty(tenant) }
+func (c *Cluster) Empty(tenant string) bool { return c.remotes.Empty(tenant) }
 
 // Remotes are the ids of the connections that other hubs are known to have, by tenant.
-func (c *Cluster) Remotes() map[string][]uuid.UUID { return c.remotes.all() }
+func (c *Cluster) Remotes() map[string][]uuid.UUID { return c.remotes.All() }
 
 // Any implements Sink.
 func (c *Cluster) Any(tenant string) bool {
@@ -235,18 +236,18 @@ func (c *Cluster) Changed(tenant string, changes []SessionChange, known bool, at
 		go c.supersede(tenant, asked) // it waits for a tenant that may be busy
 	}
 	for _, s := range changes {
-		now := c.remotes.change(tenant, s)
-		who := event.TenantProfile{Tenant: tenant, Profile: now.who}
-		switch now.kind {
-		case came:
-			c.remotes.share(tenant, c.presence.Came(who, now.usedAt, !known))
-		case used:
-			c.presence.Used(who, now.usedAt)
-		case went:
+		outcome := c.remotes.Change(tenant, remote.Change{ID: s.ID, Profile: s.Profile, ActiveAt: s.ActiveAt, Drained: s.Drained, Gone: s.Gone})
+		who := event.TenantProfile{Tenant: tenant, Profile: outcome.Who}
+		switch outcome.Kind {
+		case remote.Came:
+			c.remotes.Share(tenant, c.presence.Came(who, outcome.UsedAt, !known))
+		case remote.Used:
+			c.presence.Used(who, outcome.UsedAt)
+		case remote.Went:
 			if c.cfg.Gone != nil && slices.Contains(lost, holderOf(s.ID)) {
 				c.cfg.Gone(s.ID, who)
 			}
-			c.presence.Went(who, now.usedAt, c.wentAt(s.ID, now, at))
+			c.presence.Went(who, outcome.UsedAt, c.wentAt(s.ID, outcome, at))
 		}
 	}
 }
@@ -263,14 +264,14 @@ func (c *Cluster) Has(tenant string, hub [4]byte) []uuid.UUID {
 	if tenant == tenantsTopic {
 		return c.following.of(hub)
 	}
-	return c.remotes.of(tenant, hub)
+	return slices.DeleteFunc(c.remotes.IDs(tenant), func(id uuid.UUID) bool { return holderOf(id) != hub })
 }
 
 // wentAt is until when a connection counts that has gone, its hub at a time; zero: it has told.
-func (c *Cluster) wentAt(id uuid.UUID, now turned, hub time.Time) time.Time {
+func (c *Cluster) wentAt(id uuid.UUID, outcome remote.Outcome, hub time.Time) time.Time {
 	here := time.Now()
 	switch {
-	case now.away:
+	case outcome.Away:
 		c.turn.sentAway(holderOf(id), here)
 		return here.Add(c.back)
 	case hub.IsZero():

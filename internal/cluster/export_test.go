@@ -32,7 +32,6 @@ func (c *Cluster) SomeSessions(tenant string, end int, sessions []Session) ([]Se
 // What the tests of the package count.
 const (
 	Most         = mostOwed
-	RemoteBytes  = remoteBytes
 	Piece        = piece
 	FollowAtOnce = followAtOnce
 )

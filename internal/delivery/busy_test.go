@@ -9,9 +9,9 @@ import (
 
 	"github.com/matryer/is"
 
-	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/sse"
+	"realtimehub/internal/tcp"
 	"realtimehub/internal/testkit"
 )
 
@@ -53,7 +53,7 @@ func TestABusyTenantKeepsNobodyFromBeingWritten(t *testing.T) {
 		sse.Header(w.Header())
 		h.Streams.Engine().Serve(w, r, c.Stream)
 	}))
-	server.Config.ConnContext = engine.ConnContext
+	server.Config.ConnContext = tcp.ConnContext
 	server.Start()
 	defer server.Close()
 	open := func(tenant string, user int) (*http.Response, *bufio.Reader) {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"realtimehub/internal/tcp"
 )
 
 // Why a stream ended, as its [Owner] is told; nil is for [Stream.Close].
@@ -48,7 +50,7 @@ type Engine struct {
 	cfg       Config
 	shards    []*shard
 	lastChunk *Frame // ends a body in chunks; to another it adds nothing
-	poller    poller
+	poller    *tcp.Poller
 
 	owed  atomic.Int64 // bytes that all streams owe: each frame once, and its places in their lists; may lag behind
 	limit atomic.Int64 // of owed, for a look at who may be relieved
@@ -97,6 +99,7 @@ type waiting struct {
 // with [Engine.Close].
 func NewEngine(cfg Config) *Engine {
 	e := &Engine{cfg: cfg, lastChunk: &Frame{chunk: []byte("0\r\n\r\n")}, toRead: make(chan reading), stop: make(chan struct{})}
+	e.poller = tcp.NewPoller(&e.owed, e.background.Go, e.told)
 	e.limit.Store(percent(cfg.Budget, budgetShed))
 	e.shards = make([]*shard, min(runtime.GOMAXPROCS(0), maxShards))
 	for i := range e.shards {
@@ -133,15 +136,15 @@ func (e *Engine) enter(s *Stream) bool {
 		e.background.Go(e.tick)
 	}
 	if n := len(e.free); n > 0 {
-		s.place = e.free[n-1]
+		s.key.Place = e.free[n-1]
 		e.free = e.free[:n-1]
 	} else {
-		s.place = uint32(len(e.table))
+		s.key.Place = uint32(len(e.table))
 		e.table = append(e.table, entry{})
 	}
-	e.table[s.place].stream = s
-	s.generation = e.table[s.place].generation
-	s.shard = e.shards[int(s.place)%len(e.shards)]
+	e.table[s.key.Place].stream = s
+	s.key.Generation = e.table[s.key.Place].generation
+	s.shard = e.shards[int(s.key.Place)%len(e.shards)]
 	e.open++
 	e.connects++
 	return true
@@ -150,9 +153,9 @@ func (e *Engine) enter(s *Stream) bool {
 func (e *Engine) leave(s *Stream) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.table[s.place].stream = nil
-	e.table[s.place].generation++
-	e.free = append(e.free, s.place)
+	e.table[s.key.Place].stream = nil
+	e.table[s.key.Place].generation++
+	e.free = append(e.free, s.key.Place)
 	if e.open--; e.open == 0 && e.empty != nil {
 		close(e.empty)
 		e.empty = nil
@@ -160,13 +163,13 @@ func (e *Engine) leave(s *Stream) {
 }
 
 // at finds the stream that an epoll event is for; nil when that one has ended.
-func (e *Engine) at(place, generation uint32) *Stream {
+func (e *Engine) at(key tcp.Key) *Stream {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if int(place) >= len(e.table) || e.table[place].generation != generation {
+	if int(key.Place) >= len(e.table) || e.table[key.Place].generation != key.Generation {
 		return nil
 	}
-	return e.table[place].stream
+	return e.table[key.Place].stream
 }
 
 // part appends the streams in the n-th of so many parts of the table.
@@ -249,7 +252,7 @@ func (e *Engine) Close(ctx context.Context) error {
 	e.mu.Unlock()
 	if first {
 		close(e.stop)
-		e.poller.close()
+		e.poller.Close()
 		e.background.Wait()
 	}
 	return err

@@ -3,8 +3,9 @@ package engine
 import (
 	"net/http"
 	"runtime"
-	"sync"
 	"time"
+
+	"realtimehub/internal/tcp"
 )
 
 // Input takes what a stream's client sends on it.
@@ -59,7 +60,7 @@ func (e *Engine) ServeSocket(w http.ResponseWriter, r *http.Request, s *Stream, 
 	s.oweLocked(first)
 	s.talk.heardAt = e.clock.Load()
 	if taken {
-		if len(early) > 0 || s.records != nil { // a session may have read on
+		if len(early) > 0 || s.socket.Secure() { // a session may have read on
 			s.readLocked(early)
 		}
 		s.mu.Unlock()
@@ -113,34 +114,29 @@ func (e *Engine) readOneByOne(next reading) {
 	}
 }
 
-// inputSize is how many bytes are read at once. Whoever else can run does so before the next are.
-const inputSize = 4 << 10
-
-// inputs are what is read into.
-var inputs = sync.Pool{New: func() any { return new([inputSize]byte) }}
-
-// read reads until nothing more is there.
+// read reads until nothing more is there, a little at once. Whoever else can run does so before
+// the next is read.
 func (s *Stream) read(early []byte) {
-	buf := inputs.Get().(*[inputSize]byte)
-	defer inputs.Put(buf)
+	buf := tcp.Inputs.Get().(*[tcp.InputSize]byte)
+	defer tcp.Inputs.Put(buf)
 	if len(early) > 0 {
 		s.heard(early)
 	}
 	for {
-		n, err := s.receive(buf[:])
+		n, err := s.socket.Receive(buf[:])
 		switch {
 		case err == nil && n > 0:
 			s.heard(buf[:n])
 		case err == nil: // a client that only closes its half is taken as leaving, too
 			err = ErrGone
-		case err != errFull:
+		case err != tcp.ErrFull:
 			err = s.lost(err)
 		}
 		if s.readOn(n, err) {
 			runtime.Gosched()
 			continue
 		}
-		if err != nil && err != errFull {
+		if err != nil && err != tcp.ErrFull {
 			s.breakOff(err)
 		}
 		return
@@ -153,13 +149,13 @@ func (s *Stream) read(early []byte) {
 func (s *Stream) readOn(n int, err error) bool {
 	s.mu.Lock()
 	over := s.state == ended
-	more := n == inputSize || n > 0 && s.records != nil || s.talk.again || s.talk.hungUp && err == nil
-	on := !over && more && (err == nil || err == errFull)
+	more := n == tcp.InputSize || n > 0 && s.socket.Secure() || s.talk.again || s.talk.hungUp && err == nil
+	on := !over && more && (err == nil || err == tcp.ErrFull)
 	s.talk.again = false
 	s.talk.reading = on
 	s.mu.Unlock()
 	if over {
-		closeSocket(int(s.fd))
+		s.socket.Close()
 		s.talk.input.Ended()
 	}
 	return on
@@ -207,10 +203,7 @@ func (s *Stream) leaveLocked() bool {
 	s.state = idle
 	if !s.talk.shut {
 		s.talk.shut = true
-		if s.records != nil {
-			s.records.end()
-		}
-		shutdown(int(s.fd))
+		s.socket.Shutdown()
 		s.engine.later(&s.engine.lingers, s, linger)
 	}
 	return true
@@ -245,14 +238,14 @@ func (s *Stream) serveHijacked(w http.ResponseWriter) error {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Time{})
-	early := bufferedIn(rw.Reader)
+	early := tcp.BufferedIn(rw.Reader)
 	left := make(chan struct{})
 	go func() {
 		defer close(left)
 		if len(early) > 0 {
 			s.heard(early)
 		}
-		buf := make([]byte, inputSize)
+		buf := make([]byte, tcp.InputSize)
 		for {
 			n, err := conn.Read(buf)
 			if n > 0 {

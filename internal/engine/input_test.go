@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"realtimehub/internal/tcp"
+
 	"github.com/matryer/is"
 )
 
@@ -98,14 +100,14 @@ func TestWhoSendsWaits(t *testing.T) {
 			defer close(over)
 			for err := error(nil); err == nil && written.Load() < most; {
 				var n int
-				n, err = v.peer.Write(make([]byte, inputSize))
+				n, err = v.peer.Write(make([]byte, tcp.InputSize))
 				written.Add(int64(n))
 			}
 		}()
 		waits := func() bool {
 			before := written.Load()
 			time.Sleep(200 * time.Millisecond)
-			return written.Load() == before && before > 2*inputSize
+			return written.Load() == before && before > 2*tcp.InputSize
 		}
 		eventually(t, "who sends to wait", waits)
 		is.True(written.Load() < most)

@@ -130,3 +130,15 @@ func (s *Stream) advanceLocked(n int) (w written) {
 	s.pending = s.pending[whole:]
 	return w
 }
+
+// keepSealedLocked has the frames stay that are sealed already.
+func (s *Stream) keepSealedLocked() {
+	sealed := s.socket.Sealed()
+	if sealed == 0 {
+		return
+	}
+	s.taken = 0
+	for n := int(s.offset) + sealed; n > 0; s.taken++ {
+		n -= len(s.wire(s.pending[s.taken]))
+	}
+}

@@ -13,15 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"realtimehub/internal/tcp"
+
 	"github.com/matryer/is"
 )
-
-// kept is how many bytes of records wait for room.
-func (g *guest) kept() int {
-	g.records.mu.Lock()
-	defer g.records.mu.Unlock()
-	return len(g.records.rest)
-}
 
 // A stream over TLS, or a socket, has no goroutine, and once nothing is owed no buffer of ours.
 func TestASessionHasNoGoroutine(t *testing.T) {
@@ -48,8 +43,7 @@ func TestASessionHasNoGoroutine(t *testing.T) {
 			is.Equal(h.Streams(), 60)
 			eventually(t, "nothing to be owed", func() bool { return h.Owed() == 0 })
 			for _, g := range h.streams {
-				is.True(g.records != nil)
-				is.Equal(g.kept(), 0)
+				is.True(g.socket.Secure())
 			}
 			h.leave()
 			h.close(t)
@@ -79,10 +73,10 @@ func TestWhatASessionHasRead(t *testing.T) {
 	h := openHouseWith(t, Config{}, newCertificate(t))
 	defer h.stop()
 	visit := func(name, request string, then func(*tls.Conn)) *visitor {
-		tcp, err := net.Dial("tcp", h.addr)
+		dialled, err := net.Dial("tcp", h.addr)
 		is.NoErr(err)
-		t.Cleanup(func() { tcp.Close() })
-		cork := &corked{Conn: tcp}
+		t.Cleanup(func() { dialled.Close() })
+		cork := &corked{Conn: dialled}
 		session := tls.Client(cork, &tls.Config{InsecureSkipVerify: true})
 		is.NoErr(session.Handshake())
 		cork.held = true
@@ -90,10 +84,10 @@ func TestWhatASessionHasRead(t *testing.T) {
 		is.NoErr(err)
 		then(session)
 		cork.held = false
-		is.NoErr(tcp.SetWriteDeadline(time.Time{})) // CloseWrite lets nothing be written after it
+		is.NoErr(dialled.SetWriteDeadline(time.Time{})) // CloseWrite lets nothing be written after it
 		_, err = cork.Write(cork.kept.Bytes())
 		is.NoErr(err)
-		return newVisitor(tcp, session)
+		return newVisitor(dialled, session)
 	}
 	v := visit("talks", upgrade, func(session *tls.Conn) { io.WriteString(session, "and this") })
 	v.head(t)
@@ -105,45 +99,6 @@ func TestWhatASessionHasRead(t *testing.T) {
 	}
 	v.Close()
 	h.close(t)
-}
-
-// A client that reads nothing has one record kept, and few answers to its own: a session answers
-// each change of keys.
-func TestWhatASessionKeeps(t *testing.T) {
-	is := is.New(t)
-	h := openHouseWith(t, Config{}, newCertificate(t))
-	defer h.stop()
-	v, g := h.open(t, "a")
-	data := strings.Repeat("x", 30_000)
-	sent := fill(t, g.Stream, eventFrame(data))
-	eventually(t, "a record to wait", func() bool { return g.kept() > 0 })
-	is.True(g.kept() <= maxRecord+1000)
-	is.True(h.Owed() >= int64(g.kept()))
-	for range sent {
-		v.next(t, data)
-	}
-	eventually(t, "nothing to be owed", func() bool { return h.Owed() == 0 && g.kept() == 0 })
-
-	fill(t, g.Stream, eventFrame(data))
-	eventually(t, "the socket to be full", func() bool {
-		g.mu.Lock() // nobody writes meanwhile
-		defer g.mu.Unlock()
-		if g.state != blocked {
-			return false
-		}
-		answers, owed := 0, h.Owed()
-		for err := error(nil); err == nil && answers < mostRest; answers++ {
-			_, err = g.records.Write(make([]byte, 27))
-		}
-		is.True(answers <= mostRest/27)
-		is.Equal(h.Owed()-owed, int64(27*(answers-1))) // all but the one that was refused
-		return true
-	})
-	is.True(g.kept() <= mostRest)
-	v.Close()
-	g.wait(t)
-	h.close(t)
-	is.Equal(h.Owed(), int64(0))
 }
 
 // sizes notes the largest write of an answer.
@@ -172,7 +127,7 @@ func TestHTTP2IsWrittenInPieces(t *testing.T) {
 		s.Close(testLast)
 		e.Serve(sizes{w, &largest}, r, s)
 	}))
-	server.Config.ConnContext, server.EnableHTTP2 = ConnContext, true
+	server.Config.ConnContext, server.EnableHTTP2 = tcp.ConnContext, true
 	server.StartTLS()
 	defer server.Close()
 	res, err := server.Client().Get(server.URL)

@@ -88,7 +88,7 @@ func TestASessionKeepsNoLongMessage(t *testing.T) {
 			g := h.guest(t, "a")
 			s := sealerOf(t, tcp, keys.String(), 1)
 
-			const handshake, certificate, data = 22, 11, 23
+			const handshake, certificate, data, maxRecord = 22, 11, 23, 16 << 10
 			if name == "socket" { // whole records that are for the stream are no matter
 				for range 5 {
 					is.NoErr(s.write(data, make([]byte, maxRecord)))

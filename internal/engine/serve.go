@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"realtimehub/internal/tcp"
 )
 
 // writeTimeout bounds one write on the plain path; no other client feels it.
@@ -17,7 +19,7 @@ const framePiece = 4 << 10
 // Serve writes s as the answer to r, a GET whose header w has, until the client leaves, the stream
 // is closed or a write fails; then s's owner is told. HTTP/1 over TCP on
 // Linux takes the socket from net/http and Serve returns at once, where
-// [ConnContext] and, with TLS, [Secure] are in use; HTTP/2 and the rest are served until it returns.
+// [tcp.ConnContext] and, with TLS, [tcp.Secure] are in use; HTTP/2 and the rest are served until it returns.
 func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
 	if !e.enter(s) {
 		s.owner.Gone(ErrGone)
@@ -28,8 +30,8 @@ func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
 	}
 	if early, taken := e.take(w, r, s); taken {
 		s.mu.Lock()
-		s.received = uint32(len(early))       // a pipelined request: nobody will answer it
-		s.input = s.input || s.records != nil // a session may have read on
+		s.received = uint32(len(early))        // a pipelined request: nobody will answer it
+		s.input = s.input || s.socket.Secure() // a session may have read on
 		s.chunked = r.ProtoAtLeast(1, 1)
 		head := head(r, w.Header())
 		first := &Frame{data: head, chunk: head}
@@ -94,7 +96,7 @@ func (w toClient) take(data []byte) error {
 	switch err := w.write(data); {
 	case err == nil:
 		return nil
-	case time.Since(begun) >= userTimeout: // the kernel's time-out may have told net/http, which reads, and not us
+	case time.Since(begun) >= tcp.UserTimeout: // the kernel's time-out may have told net/http, which reads, and not us
 		return ErrSlow
 	}
 	return ErrGone // how much of it came through is not known

@@ -27,6 +27,7 @@ import (
 
 	"realtimehub/internal/sse"
 	"realtimehub/internal/sse/ssetest"
+	"realtimehub/internal/tcp"
 	"realtimehub/internal/testkit"
 )
 
@@ -119,14 +120,14 @@ func newCertificate(t *testing.T) *tls.Certificate {
 // openHouseWith speaks TLS, and HTTP/1.1 on it, where there is a certificate.
 func openHouseWith(t *testing.T, cfg Config, certificate *tls.Certificate) *house {
 	t.Helper()
-	listener, err := Listen(t.Context(), "127.0.0.1:0")
+	listener, err := tcp.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := &house{Engine: NewEngine(cfg), addr: listener.Addr().String(), certificate: certificate, streams: map[string]*guest{}}
-	server := &http.Server{Handler: h, ConnContext: ConnContext, ErrorLog: log.New(io.Discard, "", 0)}
+	server := &http.Server{Handler: h, ConnContext: tcp.ConnContext, ErrorLog: log.New(io.Discard, "", 0)}
 	if certificate != nil {
-		listener = tls.NewListener(Secure(listener), &tls.Config{Certificates: []tls.Certificate{*certificate}})
+		listener = tls.NewListener(tcp.Secure(listener), &tls.Config{Certificates: []tls.Certificate{*certificate}})
 	}
 	ended := make(chan struct{})
 	go func() {
@@ -255,30 +256,30 @@ func (v *visitor) Read(p []byte) (int, error) { return v.Reader.Read(p) }
 // visit sends a request as it stands, "NAME" in it replaced.
 func (h *house) visit(t *testing.T, name, request string) *visitor {
 	t.Helper()
-	tcp, err := net.Dial("tcp", h.addr)
+	dialled, err := net.Dial("tcp", h.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn := h.speak(tcp)
+	conn := h.speak(dialled)
 	h.mu.Lock()
 	h.visitors = append(h.visitors, conn)
 	h.mu.Unlock()
 	if _, err := io.WriteString(conn, strings.ReplaceAll(request, "NAME", name)); err != nil {
 		t.Fatal(err)
 	}
-	return newVisitor(tcp, conn)
+	return newVisitor(dialled, conn)
 }
 
-func newVisitor(tcp net.Conn, conn peer) *visitor {
-	return &visitor{tcp.(*net.TCPConn), conn, bufio.NewReader(patient{conn})}
+func newVisitor(dialled net.Conn, conn peer) *visitor {
+	return &visitor{dialled.(*net.TCPConn), conn, bufio.NewReader(patient{conn})}
 }
 
 // speak is a client's end as the house wants to be spoken to.
-func (h *house) speak(tcp net.Conn) peer {
+func (h *house) speak(dialled net.Conn) peer {
 	if h.certificate == nil {
-		return tcp.(*net.TCPConn)
+		return dialled.(*net.TCPConn)
 	}
-	return tls.Client(tcp, &tls.Config{InsecureSkipVerify: true, MaxVersion: h.version})
+	return tls.Client(dialled, &tls.Config{InsecureSkipVerify: true, MaxVersion: h.version})
 }
 
 // patient gives each read its own time: a slow machine fails no test, a stream
@@ -602,7 +603,7 @@ func TestOverTLS(t *testing.T) {
 				streams <- s
 				e.Serve(w, r, s)
 			}))
-			server.Config.ConnContext, server.EnableHTTP2 = ConnContext, version == 2
+			server.Config.ConnContext, server.EnableHTTP2 = tcp.ConnContext, version == 2
 			server.StartTLS()
 			defer server.Close()
 			opened := make(chan *http.Response, 1)
@@ -836,13 +837,13 @@ func TestAPlaceIsNotItsNextHoldersPast(t *testing.T) {
 	defer e.Close(t.Context())
 	first, second := e.NewStream(testWords, nil), e.NewStream(testWords, nil)
 	is.True(e.enter(first))
-	is.Equal(e.at(first.place, first.generation), first)
+	is.Equal(e.at(first.key), first)
 	e.leave(first)
-	is.Equal(e.at(first.place, first.generation), nil)
+	is.Equal(e.at(first.key), nil)
 	is.True(e.enter(second))
-	is.Equal(second.place, first.place)
-	is.Equal(e.at(first.place, first.generation), nil)
-	is.Equal(e.at(second.place, second.generation), second)
+	is.Equal(second.key.Place, first.key.Place)
+	is.Equal(e.at(first.key), nil)
+	is.Equal(e.at(second.key), second)
 	e.leave(second)
 }
 
@@ -853,7 +854,7 @@ func BenchmarkDelivery(b *testing.B) {
 	server := httptest.NewUnstartedServer(nil)
 	var mu sync.Mutex
 	var all []*Stream
-	server.Config.ConnContext = ConnContext
+	server.Config.ConnContext = tcp.ConnContext
 	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := e.NewStream(testWords, func(error) {})
 		mu.Lock()

@@ -1,73 +1,18 @@
 package engine
 
 import (
-	"bufio"
-	"bytes"
-	"context"
-	"crypto/tls"
 	"errors"
-	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
+
+	"realtimehub/internal/tcp"
 )
 
 // maxInput is how many bytes a client may send on its stream: none make sense.
 const maxInput = 64 << 10
-
-// Errors of the socket calls, the same on every system.
-var (
-	errFull        = errors.New("the socket would block")
-	errTimedOut    = errors.New("the peer does not acknowledge")
-	errUnreachable = errors.New("the peer cannot be reached")
-)
-
-type connKey struct{}
-
-// ConnContext is for [http.Server].ConnContext: it lets [Engine.Serve] take the
-// socket of a request, where that can be done.
-func ConnContext(ctx context.Context, c net.Conn) context.Context {
-	var from source
-	from.session, _ = c.(*tls.Conn)
-	if from.session != nil {
-		c = from.session.NetConn()
-		from.carrier, _ = c.(*carrier)
-	}
-	for { // of a proxy, which said for whom it is
-		around, ok := c.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		c = around.NetConn()
-	}
-	var ok bool
-	if from.tcp, ok = c.(*net.TCPConn); !ok {
-		return ctx
-	}
-	if from.session != nil { // it may not be taken, which would do it
-		if raw, err := from.tcp.SyscallConn(); err == nil {
-			raw.Control(spreadProbes)
-		}
-	}
-	return context.WithValue(ctx, connKey{}, &from)
-}
-
-// source is a connection whose socket may be taken.
-type source struct {
-	tcp     *net.TCPConn
-	session *tls.Conn // nil: clear text
-	carrier *carrier  // of the session; nil: it keeps its socket
-}
-
-// sourceOf is a request's connection; nil: its socket cannot be taken.
-func sourceOf(r *http.Request) *source {
-	from, ok := r.Context().Value(connKey{}).(*source)
-	if !ok || (r.TLS != nil) != (from.session != nil) || from.session != nil && from.carrier == nil {
-		return nil
-	}
-	return from
-}
 
 // buffers are for who publishes and writes inline.
 var buffers = sync.Pool{New: func() any { return new([chunk]byte) }}
@@ -75,43 +20,16 @@ var buffers = sync.Pool{New: func() any { return new([chunk]byte) }}
 // Takes says whether [Engine.Serve] takes a request's socket, unless that fails. Else it
 // keeps the handler, and net/http the request, as long as the stream is open.
 func (e *Engine) Takes(r *http.Request) bool {
-	return canTake && !e.cfg.Plain && r.Method == http.MethodGet && r.ProtoMajor == 1 && r.Body == http.NoBody && sourceOf(r) != nil
+	return !e.cfg.Plain && r.Method == http.MethodGet && r.ProtoMajor == 1 && r.Body == http.NoBody && tcp.CanTake(r)
 }
 
-// take takes the request's socket away from net/http, whose goroutines, buffers
-// and poll entry are then free; false leaves the request as it was. early is what came
-// in behind the request.
+// take takes the request's socket away from net/http; false leaves the request as it was. early
+// is what came in behind the request.
 func (e *Engine) take(w http.ResponseWriter, r *http.Request, s *Stream) (early []byte, taken bool) {
 	if !e.Takes(r) {
 		return nil, false
 	}
-	from := sourceOf(r)
-	fd, ok := dup(from.tcp)
-	if !ok {
-		return nil, false
-	}
-	s.fd = int32(fd)
-	if e.poller.add(e, s) == nil {
-		spreadProbes(uintptr(fd))
-		if hijacked, rw, err := http.NewResponseController(w).Hijack(); err == nil {
-			early = bufferedIn(rw.Reader)
-			if from.session != nil {
-				hijacked = s.carry(from)
-			}
-			hijacked.Close()
-			return early, true
-		}
-		e.poller.remove(s) // closing alone would not do: net/http has the socket, too
-	}
-	closeSocket(fd)
-	s.fd = -1
-	return nil, false
-}
-
-// bufferedIn is what net/http has read behind a request.
-func bufferedIn(r *bufio.Reader) []byte {
-	buffered, _ := r.Peek(r.Buffered())
-	return bytes.Clone(buffered)
+	return e.poller.Take(w, r, &s.socket, s.key)
 }
 
 // head is an answer's head as net/http writes it, for a body in chunks. HTTP/1.0 has
@@ -197,7 +115,7 @@ func (s *Stream) writeAll(room func() []byte) error {
 		s.state = writing
 		s.mu.Unlock()
 
-		n, err := s.send(data)
+		n, err := s.socket.Send(data)
 
 		s.mu.Lock()
 		w := s.advanceLocked(n)
@@ -208,7 +126,7 @@ func (s *Stream) writeAll(room func() []byte) error {
 			continue
 		}
 		s.tally().count(w)
-		if err != nil && err != errFull {
+		if err != nil && err != tcp.ErrFull {
 			s.mu.Unlock()
 			return s.lost(err)
 		}
@@ -221,7 +139,7 @@ func (s *Stream) writeAll(room func() []byte) error {
 		s.state = blocked
 		s.boundLocked()
 		s.lingerLocked()
-		err = s.engine.poller.awaitRoom(s)
+		err = s.engine.poller.AwaitRoom(&s.socket, s.key)
 		if err != nil {
 			s.state = writing
 		}
@@ -239,11 +157,11 @@ func (s *Stream) lost(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case err == errTimedOut && s.owed > 0:
+	case err == tcp.ErrTimedOut && s.owed > 0:
 		return ErrSlow
-	case err == errTimedOut, err == errUnreachable:
+	case err == tcp.ErrTimedOut, err == tcp.ErrUnreachable:
 		return ErrVanished
-	case err == ErrNoisy:
+	case err == tcp.ErrTooMuch:
 		return ErrNoisy
 	}
 	return ErrGone
@@ -252,8 +170,8 @@ func (s *Stream) lost(err error) error {
 // discard reads what came in, which would turn our close into a reset.
 func (s *Stream) discard() error {
 	for {
-		n, err := s.discardSome()
-		if err == errFull {
+		n, err := s.socket.Discard()
+		if err == tcp.ErrFull {
 			return nil
 		}
 		if err != nil {
@@ -266,6 +184,20 @@ func (s *Stream) discard() error {
 			return ErrNoisy
 		}
 	}
+}
+
+// told gives the streams of which epoll tells to their writers, and has those read that listen.
+func (e *Engine) told(events []tcp.Event) {
+	var lists [maxShards]list
+	for _, event := range events {
+		if s := e.at(event.Key); s != nil && s.signalled(event.Input, event.HungUp) {
+			lists[s.shard.index].add(s)
+		}
+	}
+	for i, sh := range e.shards {
+		sh.push(&lists[i])
+	}
+	runtime.Gosched() // who reads is done before there are more
 }
 
 // signalled is epoll's word that there is input, an end or an error, or else room

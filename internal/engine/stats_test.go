@@ -9,6 +9,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/sse"
+	"realtimehub/internal/tcp"
 )
 
 // published is a frame of n events that were published a while ago.
@@ -125,8 +126,8 @@ func TestLost(t *testing.T) {
 	e := NewEngine(Config{})
 	owing := e.NewStream(shortWords(), func(error) {})
 	owing.owed = 1
-	is.Equal(owing.lost(errTimedOut), ErrSlow)
-	is.Equal(e.NewStream(shortWords(), nil).lost(errTimedOut), ErrVanished)
-	is.Equal(owing.lost(errUnreachable), ErrVanished) // however much it is owed
+	is.Equal(owing.lost(tcp.ErrTimedOut), ErrSlow)
+	is.Equal(e.NewStream(shortWords(), nil).lost(tcp.ErrTimedOut), ErrVanished)
+	is.Equal(owing.lost(tcp.ErrUnreachable), ErrVanished) // however much it is owed
 	is.Equal(owing.lost(io.EOF), ErrGone)
 }

@@ -1,6 +1,10 @@
 package engine
 
-import "sync"
+import (
+	"sync"
+
+	"realtimehub/internal/tcp"
+)
 
 // state says who has the claim of a stream: only who has it may touch the
 // socket. It passes from one holder to the next, each under the stream's mu.
@@ -24,14 +28,12 @@ type Stream struct {
 	owner  Owner
 
 	// Static once it is served.
-	chunked    bool          // its body is of chunks, which we write ourselves
-	wake       chan struct{} // plain path: one token, there is something to write
-	shard      *shard        // writes it, but on the plain path
-	fd         int32         // written to by the holder of the claim only
-	place      uint32        // in the engine's table
-	generation uint32        // of that place
-	talk       *talk         // nil: its client sends nothing
-	records    *records      // nil: clear text, or not taken
+	chunked bool          // its body is of chunks, which we write ourselves
+	wake    chan struct{} // plain path: one token, there is something to write
+	shard   *shard        // writes it, but on the plain path
+	socket  tcp.Socket    // if it is taken; written to by the holder of the claim only
+	key     tcp.Key       // its place in the engine's table
+	talk    *talk         // nil: its client sends nothing
 
 	mu    sync.Mutex
 	state state // guarded by mu, as is all that follows
@@ -58,7 +60,7 @@ type Stream struct {
 }
 
 // NewOwned makes a stream.
-func (e *Engine) NewOwned(owner Owner) *Stream { return &Stream{engine: e, owner: owner, fd: -1} }
+func (e *Engine) NewOwned(owner Owner) *Stream { return &Stream{engine: e, owner: owner} }
 
 // Feed has more called whenever all that s is owed is written, to send it more,
 // until it returns false: so what a client is to have is made as it takes it.
@@ -183,9 +185,7 @@ func (s *Stream) signal() {
 
 // end is the last a stream hears of its holder.
 func (s *Stream) end(why error) {
-	if s.records != nil {
-		s.records.end()
-	}
+	s.socket.End()
 	s.mu.Lock()
 	s.state, s.closed = ended, true
 	s.forgiveLocked(s.pending...)
@@ -197,8 +197,8 @@ func (s *Stream) end(why error) {
 	s.pending, s.more = nil, nil
 	reading := s.talk != nil && s.talk.reading // who reads closes the socket
 	s.mu.Unlock()
-	if s.fd >= 0 && !reading {
-		closeSocket(int(s.fd))
+	if s.socket.Taken() && !reading {
+		s.socket.Close()
 	}
 	if s.talk != nil && !reading {
 		s.talk.input.Ended()

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"bufio"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"realtimehub/internal/tcp"
 
 	"github.com/matryer/is"
 )
@@ -41,7 +42,7 @@ func TestAConnectionThatCannotBeTaken(t *testing.T) {
 		}
 		e.Serve(w, r, s)
 	}))
-	server.Config.ConnContext = ConnContext
+	server.Config.ConnContext = tcp.ConnContext
 	server.Start()
 	defer server.Close()
 	conn, err := net.Dial("tcp", server.Listener.Addr().String())
@@ -77,74 +78,6 @@ func TestAConnectionThatCannotBeTaken(t *testing.T) {
 	s.Close(testLast)
 	read(string(testLast.data))
 	is.NoErr(<-gone)
-	is.NoErr(e.Close(t.Context()))
-}
-
-// option reads a socket's.
-func option(t *testing.T, fd, level, name int) int {
-	t.Helper()
-	value, err := syscall.GetsockoptInt(fd, level, name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return value
-}
-
-// Many probes would have to be lost before a peer is taken for vanished, and those of
-// many streams do not go out together; whatever door they came through.
-func TestProbesAreManyAndNotAligned(t *testing.T) {
-	idles := map[string]map[int]bool{"taken": {}, "TLS": {}}
-	check := func(t *testing.T, door string, fd int) {
-		is := is.New(t)
-		is.Equal(option(t, fd, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE), 1)
-		idle := option(t, fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE)
-		every := option(t, fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL)
-		dead := option(t, fd, syscall.IPPROTO_TCP, tcpUserTimeout) / 1000
-		is.Equal(every, 1)
-		is.True(dead-idle >= 4+every) // an outage of 4 s is outlived: a probe is before it, or after
-		is.True(2*dead+1 <= 25)       // gone within 25 s, also when a write was under way since just before
-		idles[door][idle] = true
-	}
-	is := is.New(t)
-	e := NewEngine(Config{})
-	streams := make(chan *Stream)
-	listener, err := Listen(t.Context(), "127.0.0.1:0")
-	is.NoErr(err)
-	server := &http.Server{ConnContext: ConnContext, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s := e.NewStream(testWords, func(error) {})
-		e.Serve(w, r, s)
-		streams <- s
-	})}
-	go server.Serve(listener)
-	defer server.Close()
-	for range 64 {
-		conn, err := net.Dial("tcp", listener.Addr().String())
-		is.NoErr(err)
-		defer conn.Close()
-		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-		s := <-streams
-		is.True(s.fd >= 0)
-		check(t, "taken", int(s.fd))
-		s.Close(testLast)
-	}
-	secure, err := Listen(t.Context(), "127.0.0.1:0")
-	is.NoErr(err)
-	defer secure.Close()
-	for range 64 {
-		conn, err := net.Dial("tcp", secure.Addr().String())
-		is.NoErr(err)
-		defer conn.Close()
-		accepted, err := secure.Accept()
-		is.NoErr(err)
-		defer accepted.Close()
-		ConnContext(t.Context(), tls.Server(accepted, nil))
-		fd, ok := dup(accepted.(*net.TCPConn))
-		is.True(ok)
-		check(t, "TLS", fd)
-		closeSocket(fd)
-	}
-	is.Equal(len(idles["taken"]), keepSpread)
-	is.Equal(len(idles["TLS"]), keepSpread)
 	is.NoErr(e.Close(t.Context()))
 }
 
@@ -187,7 +120,7 @@ func (m most) Received([]byte) {
 // took for ever.
 func TestManyWhoSendAtOnce(t *testing.T) {
 	is := is.New(t)
-	const clients = 4 * polledAtOnce
+	const clients = 4 * tcp.AtOnce
 	h := openHouse(t, Config{})
 	defer h.stop()
 	var input most
@@ -208,7 +141,7 @@ func TestManyWhoSendAtOnce(t *testing.T) {
 	}
 	h.Engine.mu.Unlock()
 	eventually(t, "all to be heard", func() bool { return input.received.Load() == clients })
-	is.True(input.goroutines.Load()-before <= 2*polledAtOnce)
+	is.True(input.goroutines.Load()-before <= 2*tcp.AtOnce)
 	h.leave()
 	h.close(t)
 }

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"realtimehub/internal/loadtest/reader"
+
 	"github.com/gobwas/ws"
 )
 
@@ -46,7 +48,7 @@ type client struct {
 }
 
 type stream struct {
-	reader
+	reader.Reader
 	fd    int
 	said  bool // what the server is told first
 	ready bool
@@ -155,19 +157,19 @@ func (c *client) drain(index int) error {
 		case n == 0:
 			return errors.New("ended by the server")
 		}
-		had := s.events
-		if err := s.feed(c.buf[:n]); err != nil {
+		had := s.Events
+		if err := s.Feed(c.buf[:n]); err != nil {
 			return err
 		}
 		c.bytes += n
-		c.events += s.events - had
-		if s.events > had && len(c.waits) < cap(c.waits) {
+		c.events += s.Events - had
+		if s.Events > had && len(c.waits) < cap(c.waits) {
 			c.waits = append(c.waits, time.Since(c.sentAt))
 		}
 		if err := c.answer(s, index); err != nil {
 			return err
 		}
-		if !s.ready && c.server.greeted(&s.reader) {
+		if !s.ready && c.server.greeted(&s.Reader) {
 			s.ready = true
 			c.ready++
 		}
@@ -179,7 +181,7 @@ func (c *client) drain(index int) error {
 
 // answer says what a server is to be told once a WebSocket is open, and answers its ping.
 func (c *client) answer(s *stream, index int) error {
-	if !s.said && s.begun() {
+	if !s.said && s.Begun() {
 		s.said = true
 		if hello := c.server.hello(c.first + index); hello != "" {
 			if err := s.say(hello); err != nil {
@@ -187,15 +189,14 @@ func (c *client) answer(s *stream, index int) error {
 			}
 		}
 	}
-	if !s.frames.pinged {
+	if !s.Pinged() {
 		return nil
 	}
-	s.frames.pinged = false
-	return s.send(fromClient(ws.OpPong, ""))
+	return s.send(reader.FromClient(ws.OpPong, ""))
 }
 
 // say sends a text on a WebSocket.
-func (s *stream) say(text string) error { return s.send(fromClient(ws.OpText, text)) }
+func (s *stream) say(text string) error { return s.send(reader.FromClient(ws.OpText, text)) }
 
 // send sends what the kernel has room for: it is little.
 func (s *stream) send(frame []byte) error {
@@ -240,7 +241,7 @@ func (c *client) settle(quiet time.Duration) error {
 	})
 	c.events, c.bytes = 0, 0
 	for i := range c.streams {
-		c.streams[i].events = 0
+		c.streams[i].Events = 0
 	}
 	return err
 }
@@ -253,7 +254,7 @@ func (c *client) delivered(each int) error {
 		return err
 	}
 	for i := range c.streams {
-		if got := c.streams[i].events; got != each {
+		if got := c.streams[i].Events; got != each {
 			return fmt.Errorf("%s: stream %d has %d events instead of %d", c.server.name, i, got, each)
 		}
 	}

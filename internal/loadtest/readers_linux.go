@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"realtimehub/internal/loadtest/reader"
 )
 
 // opening is how many streams are opened at once.
@@ -91,15 +93,15 @@ func (r *readers) read(over *http.Transport, i int) error {
 	if answer.StatusCode != http.StatusOK {
 		return fmt.Errorf("answered %s", answer.Status)
 	}
-	counts := reader{phase: inBody}
+	counts := reader.OfBody()
 	for buf := make([]byte, 4096); ; {
 		n, err := answer.Body.Read(buf)
-		had := counts.events
-		if err := counts.feed(buf[:n]); err != nil {
+		had := counts.Events
+		if err := counts.Feed(buf[:n]); err != nil {
 			return err
 		}
-		r.events.Add(int64(counts.events - had))
-		if had == 0 && counts.events > 0 {
+		r.events.Add(int64(counts.Events - had))
+		if had == 0 && counts.Events > 0 {
 			r.ready.Add(1)
 		}
 		if err != nil {

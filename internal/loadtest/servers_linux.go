@@ -20,6 +20,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"realtimehub/internal/loadtest/reader"
 )
 
 // payload is what every event carries, the same to every server.
@@ -125,7 +127,7 @@ func frameOf(size int) []byte {
 
 // textOf is the text of a frame of about so many bytes in all.
 func textOf(size int) []byte {
-	return bytes.Repeat([]byte("x"), max(smallestEvent, size-4))
+	return bytes.Repeat([]byte("x"), max(reader.SmallestEvent, size-4))
 }
 
 // nursery starts servers and sees to it that none outlives us.

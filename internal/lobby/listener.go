@@ -9,8 +9,8 @@ import (
 
 	"github.com/pires/go-proxyproto"
 
-	"realtimehub/internal/engine"
 	"realtimehub/internal/reserve"
+	"realtimehub/internal/tcp"
 )
 
 // headerTime is how long a proxy may take to say for whom it connects.
@@ -150,7 +150,7 @@ func (l *Lobby) guest(c net.Conn) *guest {
 
 // open is a guest's connection as it is to be used.
 func (l *Lobby) open(g *guest) net.Conn {
-	c := engine.Quick(g.conn)
+	c := tcp.Quick(g.conn)
 	if l.cfg.Proxies.trusts(g.addr) {
 		c = proxyproto.NewConn(c, proxyproto.WithPolicy(proxyproto.USE), proxyproto.SetReadHeaderTimeout(headerTime),
 			proxyproto.ValidateHeader(func(h *proxyproto.Header) error {

@@ -6,7 +6,7 @@ import (
 	"net"
 	"net/http"
 
-	"realtimehub/internal/engine"
+	"realtimehub/internal/tcp"
 )
 
 // Endpoint is an address where the hub is called.
@@ -26,7 +26,7 @@ func (e Endpoint) URL() string {
 // Serve answers until the endpoint is shut down or closed, as http.Server.Serve.
 func (e Endpoint) Serve() error {
 	if e.Server.TLSConfig != nil {
-		return e.Server.ServeTLS(engine.Secure(e.Listener), "", "")
+		return e.Server.ServeTLS(tcp.Secure(e.Listener), "", "")
 	}
 	return e.Server.Serve(e.Listener)
 }

@@ -8,8 +8,8 @@ import (
 	"net/http"
 	"time"
 
-	"realtimehub/internal/engine"
 	"realtimehub/internal/reserve"
+	"realtimehub/internal/tcp"
 )
 
 // Times that a client has. Streams and NDJSON bodies lift those of the request and the answer.
@@ -28,7 +28,7 @@ func NewServer(handler http.Handler, certificate *Certificate, errorLog *log.Log
 	server := &http.Server{
 		Handler: handler,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return reserve.ConnContext(engine.ConnContext(ctx, c), c)
+			return reserve.ConnContext(tcp.ConnContext(ctx, c), c)
 		},
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       RequestTimeout,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/broker/ledger"
 	"realtimehub/internal/broker/stream"
 )
 
@@ -91,12 +92,12 @@ type sized struct {
 func (j *Journal) keepTurn(mine func() bool) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	k := &keeper{j: j, ledger: ledger{bound: j.cfg.KeyBytes, keys: map[string]*holding{}}}
+	k := &keeper{j: j, ledger: ledger.New(j.cfg.KeyBytes)}
 	before, err := j.state(ctx)
 	if err != nil {
 		return err
 	}
-	k.ledger.perKey = before.PerKey
+	k.ledger.Keep(before.PerKey)
 	in, ended, err := j.sizes(ctx)
 	if err != nil {
 		return err
@@ -118,7 +119,7 @@ func (j *Journal) keepTurn(mine func() bool) error {
 				return err
 			}
 		case m := <-in:
-			k.ledger.add(m.key, m.place, m.bytes)
+			k.ledger.Add(m.key, m.place, m.bytes)
 			k.whole = k.whole || !m.more || m.place >= before.Last
 		}
 		if err := k.cut(ctx); err != nil {
@@ -192,7 +193,7 @@ func sizeOf(msg jetstream.Msg) int64 {
 // keeper is the one who keeps the bounds.
 type keeper struct {
 	j        *Journal
-	ledger   ledger
+	ledger   *ledger.Ledger
 	whole    bool      // all that there was is counted
 	full     bool      // from high on until low is reached
 	beside   int64     // the stream's bytes that are not in the ledger
@@ -201,7 +202,7 @@ type keeper struct {
 	alarmed  time.Time // when it was last said that the stream is nearly full
 }
 
-func (k *keeper) total() int64 { return k.ledger.sizes.Total() + k.beside }
+func (k *keeper) total() int64 { return k.ledger.Total() + k.beside }
 
 // look takes what the leader last told.
 func (k *keeper) look(ctx context.Context) error {
@@ -211,10 +212,10 @@ func (k *keeper) look(ctx context.Context) error {
 	}
 	if s.First > k.first {
 		k.first = s.First
-		k.ledger.begin(s.First)
+		k.ledger.Begin(s.First)
 	}
-	k.ledger.perKey = s.PerKey // which another process may have changed
-	k.beside = int64(s.Bytes) - k.ledger.sizes.Total()
+	k.ledger.Keep(s.PerKey) // which another process may have changed
+	k.beside = int64(s.Bytes) - k.ledger.Total()
 	k.whole = k.whole || s.Messages == 0
 	if all := k.j.cfg.Bytes; all > 0 && int64(s.Bytes) > k.j.cfg.alarm() && time.Since(k.alarmed) > alarmEvery {
 		k.alarmed = time.Now()
@@ -241,7 +242,7 @@ func (k *keeper) anchor(ctx context.Context) error {
 func (k *keeper) cut(ctx context.Context) error {
 	cfg := &k.j.cfg
 	for {
-		key, bytes, ok := k.ledger.sizes.Most()
+		key, bytes, ok := k.ledger.Most()
 		if !ok || !k.whole {
 			return nil
 		}
@@ -250,13 +251,13 @@ func (k *keeper) cut(ctx context.Context) error {
 		goal, counted := int64(0), &k.j.cutKey
 		switch {
 		case cfg.KeyBytes > 0 && bytes > cfg.KeyBytes:
-			goal = cfg.KeyBytes - cfg.KeyBytes/mostParts
+			goal = cfg.KeyBytes - cfg.KeyBytes/ledger.MostParts
 		case k.full && k.beside <= cfg.Bytes/4: // else another may be larger, of which the broker has told little yet
 			goal, counted = bytes-min(excess, bytes/8), &k.j.cutAll // the next may be nearly as large
 		default:
 			return nil
 		}
-		place := k.ledger.cut(key, goal)
+		place := k.ledger.Cut(key, goal)
 		if place == 0 {
 			return nil
 		}

@@ -19,16 +19,8 @@ const (
 	// pumpTogether is how many messages are flushed together at the most: nobody's
 	// answer waits for more.
 	pumpTogether = 64
-	// echoTime is how long after its acknowledgement our own message may take to come
-	// before it is read back.
-	echoTime = 100 * time.Millisecond
 	// mostHeld is how many messages of a key wait while what came before is read back.
 	mostHeld = 4096
-	// prepareTogether is how many appends are prepared for at a time.
-	prepareTogether = 64
-	// What may wait for that, of a key, in appends and in bytes.
-	mostReady      = 4096
-	mostReadyBytes = 8 << 20
 )
 
 // feed follows one key.
@@ -64,13 +56,6 @@ type feed struct {
 	closed    bool
 
 	refs int // guarded by Journal.mu
-}
-
-// ready is what is handed over next. done, if any, is closed after it.
-type ready struct {
-	items []*Item
-	done  chan struct{}
-	life  uint64 // the feed's, when it was taken
 }
 
 // Attach follows a key from its head on, which is returned with its epoch: all after it
@@ -310,133 +295,5 @@ func (f *feed) takeLocked(m Message) {
 	f.part = append(f.part, m)
 	if m.origin.at >= m.origin.of-1 {
 		f.giveLocked(f.assembleLocked())
-	}
-}
-
-// giveLocked hands something over, after what waits.
-func (f *feed) giveLocked(r ready) {
-	r.life = f.life
-	if f.j.cfg.Prepare == nil && !f.preparing {
-		if f.j.cfg.Behind == nil || !f.j.cfg.Behind(f.key, r.beside(), r.place()) {
-			f.handleLocked(r)
-			return
-		}
-	}
-	f.ready = append(f.ready, r)
-	f.readySize += r.size()
-	if len(f.ready) > mostReady || f.readySize > mostReadyBytes {
-		f.overrunLocked()
-	}
-	if !f.preparing {
-		f.preparing = true
-		f.j.done.Go(f.prepare)
-	}
-}
-
-// size is how many bytes wait.
-func (r ready) size() (n int) {
-	for _, it := range r.items {
-		n += len(it.Data)
-	}
-	return n
-}
-
-// await prepares items, or waits for what the first of them wait for.
-func (f *feed) await(first ready, items []*Item) error {
-	if f.j.cfg.Prepare != nil {
-		f.j.cfg.Prepare(f.key, items)
-		return nil
-	}
-	return f.j.cfg.Await(f.key, first.beside(), first.place())
-}
-
-// beside is what came beside its items, which were appended together.
-func (r ready) beside() string {
-	if len(r.items) == 0 || len(r.items[0].beside) == 0 {
-		return ""
-	}
-	return r.items[0].beside[0]
-}
-
-// place is that of the first of its items that is kept; 0: none is.
-func (r ready) place() uint64 {
-	for _, it := range r.items {
-		if it.Seq > 0 {
-			return it.Seq
-		}
-	}
-	return 0
-}
-
-// overrunLocked gives up what waits, since it could not be prepared, or arrives faster than it
-// can be. The feed goes on after it, and Lost is told.
-func (f *feed) overrunLocked() {
-	for _, r := range f.ready {
-		if r.done != nil {
-			f.handled = append(f.handled, r.done)
-		}
-	}
-	f.ready, f.readySize, f.overrun = nil, 0, true
-	f.life++ // so that what is being prepared now is not handed over
-	f.place = f.taken
-}
-
-// prepare prepares what waits, much of it together, and hands it over in its order.
-func (f *feed) prepare() {
-	f.mu.Lock()
-	for (len(f.ready) > 0 || f.overrun) && !f.closed {
-		if f.overrun {
-			f.overrun = false
-			f.j.cfg.Logger.Warn("events cannot be prepared for delivery, or not as fast as they arrive; streams are closed, and their clients resume", "key", f.key, "place", f.place)
-			f.j.cfg.Lost(f.key, f.place)
-			f.unlock()
-			f.mu.Lock()
-			continue
-		}
-		n := 1 // what waits for something beside the journal is in order with it
-		if f.j.cfg.Prepare != nil {
-			n = prepareTogether
-		}
-		batch := f.ready[:min(len(f.ready), n)]
-		f.ready = f.ready[len(batch):]
-		var items []*Item
-		for _, r := range batch {
-			items = append(items, r.items...)
-			f.readySize -= r.size()
-		}
-		f.mu.Unlock()
-		err := f.await(batch[0], items)
-		f.mu.Lock()
-		if err != nil && batch[0].life == f.life {
-			f.overrunLocked()
-		}
-		for _, r := range batch {
-			f.handleLocked(r)
-		}
-		f.unlock()
-		f.mu.Lock()
-	}
-	f.preparing = false
-	for _, r := range f.ready { // it is closed
-		if r.done != nil {
-			close(r.done)
-		}
-	}
-	f.ready = nil
-	f.unlock()
-}
-
-func (f *feed) handleLocked(r ready) {
-	if r.life == f.life { // else its places are of another life
-		f.j.cfg.Handle(f.key, r.items)
-		f.fresh = true
-		for _, it := range r.items {
-			if !it.Pass {
-				f.place = max(f.place, it.Seq)
-			}
-		}
-	}
-	if r.done != nil {
-		f.handled = append(f.handled, r.done)
 	}
 }

@@ -1,4 +1,4 @@
-package cluster
+package remote
 
 import (
 	"math/rand/v2"
@@ -76,8 +76,8 @@ func TestTheLatestSessionOfAPerson(t *testing.T) {
 // say, one by one; and what was counted is given back.
 func TestWhatIsToldOfPeopleElsewhere(t *testing.T) {
 	is := is.New(t)
-	r := remotes{quotas: allowance.New(plan.Of(1 << 30))}
-	r.hold("acme")
+	r := New(allowance.New(plan.Of(1 << 30)))
+	r.Hold("acme")
 	people := []event.Profile{{Type: "user", ID: "a"}, {Type: "user", ID: "b:c"}, {Type: "bot", ID: "a"}}
 	whose, activeAt := map[uuid.UUID]event.Profile{}, map[uuid.UUID]int64{}
 	latest := func(who event.Profile) (at time.Time, open int) {
@@ -99,46 +99,46 @@ func TestWhatIsToldOfPeopleElsewhere(t *testing.T) {
 	change := func(id uuid.UUID, gone bool) {
 		at := 1 + random.Int64N(1000)
 		who, there := whose[id]
-		want := turned{kind: used}
+		want := Outcome{Kind: Used}
 		switch {
 		case gone && !there:
-			want.kind = nothing
+			want.Kind = Nothing
 		case gone:
-			want.kind = went
+			want.Kind = Went
 			delete(whose, id)
 		case there:
 			activeAt[id] = max(activeAt[id], at)
 		default:
-			want.kind, who = came, people[random.IntN(len(people))]
+			want.Kind, who = Came, people[random.IntN(len(people))]
 			whose[id], activeAt[id] = who, at
 		}
-		if want.kind != nothing {
-			want.who = who
-			want.usedAt, _ = latest(who)
+		if want.Kind != Nothing {
+			want.Who = who
+			want.UsedAt, _ = latest(who)
 		}
-		is.Equal(r.change("acme", SessionChange{Gone: gone, Session: Session{ID: id, Profile: who, ActiveAt: time.Unix(0, at)}}), want)
+		is.Equal(r.Change("acme", Change{ID: id, Profile: who, ActiveAt: time.Unix(0, at), Gone: gone}), want)
 	}
 	for range 3000 {
 		change(ids[random.IntN(len(ids))], random.IntN(3) == 0)
-		is.Equal(len(r.all()["acme"]), len(whose))
+		is.Equal(len(r.All()["acme"]), len(whose))
 		for _, who := range people {
 			_, open := latest(who)
 			e := &event.Event{TenantID: "acme", Target: event.Target{Kind: event.KindProfile, Profiles: []event.Profile{who}}}
-			is.Equal(r.count(e, nil), open)
+			is.Equal(r.Count(e, nil), open)
 			name := who.Text()
-			r.share("acme", &name)
+			r.Share("acme", &name)
 		}
 		for _, id := range ids {
 			_, there := whose[id]
 			e := &event.Event{TenantID: "acme", Target: event.Target{Kind: event.KindConnection, ConnectionID: id.String()}}
-			is.Equal(r.count(e, nil) == 1, there)
+			is.Equal(r.Count(e, nil) == 1, there)
 		}
 		is.Equal(r.quotas.State.Of("acme") == 0, len(whose) == 0)
 	}
 	for _, id := range ids {
 		change(id, true)
 	}
-	is.True(r.empty("acme"))
+	is.True(r.Empty("acme"))
 	is.Equal(r.quotas.State.Total(), int64(0))
 }
 

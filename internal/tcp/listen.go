@@ -1,4 +1,4 @@
-package engine
+package tcp
 
 import (
 	"context"
@@ -9,13 +9,13 @@ import (
 
 // Limits of a connection, set on the listener and inherited.
 //
-// Linux takes an idle peer for vanished when nothing came from it for userTimeout and
+// Linux takes an idle peer for vanished when nothing came from it for UserTimeout and
 // the last probe was not answered; TCP_KEEPCNT does not count beside it. So probes
 // are many before that: five at least, a second
 // apart, and an outage of four seconds ends no stream. A write that is on its way
-// when userTimeout is over puts the end off, by userTimeout again: hence not longer.
+// when UserTimeout is over puts the end off, by UserTimeout again: hence not longer.
 const (
-	userTimeout  = 12 * time.Second // nothing acknowledged for so long: the peer has vanished
+	UserTimeout  = 12 * time.Second // nothing acknowledged for so long: the peer has vanished
 	keepIdle     = 7 * time.Second  // a silence of so long, or up to keepSpread seconds less, is probed
 	keepSpread   = 4
 	keepInterval = time.Second

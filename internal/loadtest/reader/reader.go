@@ -1,4 +1,4 @@
-package main
+package reader
 
 import (
 	"bytes"
@@ -27,12 +27,12 @@ const (
 	maxChunk = 1 << 30
 )
 
-// reader follows one HTTP/1.1 answer and counts the whole events in its
+// Reader follows one HTTP/1.1 answer and counts the whole events in its
 // body, or in the frames of a WebSocket. It keeps a few bytes of state and none
 // of the body, because there are ten thousand of them.
-type reader struct {
+type Reader struct {
 	head   []byte // what came of the head; nil behind it
-	events int    // blocks with a data line, ended by an empty line
+	Events int    // blocks with a data line, ended by an empty line
 	left   int    // of this chunk; while its size is read, the size so far
 	phase  phase
 	digits bool // the size has a digit
@@ -43,11 +43,21 @@ type reader struct {
 
 const dataField = "data:"
 
-// begun tells whether the head has been read.
-func (r *reader) begun() bool { return r.phase != inHead }
+// OfBody is a reader of an answer's body, which somebody else takes out of its chunks.
+func OfBody() *Reader { return &Reader{phase: inBody} }
 
-// feed takes the next bytes of the answer, however they are split.
-func (r *reader) feed(p []byte) error {
+// Pinged tells whether the server has asked for a pong since it was last asked.
+func (r *Reader) Pinged() bool {
+	pinged := r.frames.pinged
+	r.frames.pinged = false
+	return pinged
+}
+
+// Begun tells whether the head has been read.
+func (r *Reader) Begun() bool { return r.phase != inHead }
+
+// Feed takes the next bytes of the answer, however they are split.
+func (r *Reader) Feed(p []byte) error {
 	for len(p) > 0 {
 		switch r.phase {
 		case inHead:
@@ -99,7 +109,7 @@ func (r *reader) feed(p []byte) error {
 			}
 		case inFrames:
 			events, err := r.frames.feed(p)
-			r.events += events
+			r.Events += events
 			return err
 		case afterLast:
 			return nil
@@ -109,7 +119,7 @@ func (r *reader) feed(p []byte) error {
 }
 
 // feedHead gathers the head and returns what follows it.
-func (r *reader) feedHead(p []byte) ([]byte, error) {
+func (r *Reader) feedHead(p []byte) ([]byte, error) {
 	had := len(r.head)
 	r.head = append(r.head, p...)
 	end := bytes.Index(r.head, []byte("\r\n\r\n"))
@@ -142,7 +152,7 @@ func (r *reader) feedHead(p []byte) ([]byte, error) {
 
 // count goes through a span of the body line by line; the scan for line ends is
 // the only one that touches every byte.
-func (r *reader) count(p []byte) {
+func (r *Reader) count(p []byte) {
 	for {
 		end := bytes.IndexByte(p, '\n')
 		line := p
@@ -162,7 +172,7 @@ func (r *reader) count(p []byte) {
 		switch int(r.match) {
 		case 0: // an empty line
 			if r.data {
-				r.events++
+				r.Events++
 			}
 			r.data = false
 		case len(dataField):

@@ -1,4 +1,4 @@
-package cluster
+package remote
 
 import (
 	"maps"
@@ -10,10 +10,10 @@ import (
 	"realtimehub/internal/room"
 )
 
-// count is how many remote connections an event's target resolves to, of whose room these are
+// Count is how many remote connections an event's target resolves to, of whose room these are
 // the members.
-func (r *remotes) count(e *event.Event, members room.Crowd) (n int) {
-	t := r.known(e.TenantID)
+func (c *Connections) Count(e *event.Event, members room.Crowd) (n int) {
+	t := c.known(e.TenantID)
 	if t == nil {
 		return 0
 	}
@@ -46,7 +46,7 @@ func (r *remotes) count(e *event.Event, members room.Crowd) (n int) {
 }
 
 // excludedLocked is how many connections of some people are left out.
-func (t *tenantRemotes) excludedLocked(excluded *event.Excluded, in func(event.Profile) bool) (n int) {
+func (t *ofTenant) excludedLocked(excluded *event.Excluded, in func(event.Profile) bool) (n int) {
 	for ref := range excluded.Profiles() {
 		if who := t.people.Get(ref); who != nil && in(ref) {
 			n += who.open
@@ -73,7 +73,7 @@ const (
 
 // inRoomLocked is how many connections elsewhere a room's members have. It looks at the members or at
 // all people elsewhere, whichever are fewer; where those are many, once a second.
-func (t *tenantRemotes) inRoomLocked(room event.Room, members room.Crowd) (n int) {
+func (t *ofTenant) inRoomLocked(room event.Room, members room.Crowd) (n int) {
 	if min(members.Len(), t.people.Len()) <= largeRoom {
 		return t.lookInRoomLocked(members)
 	}
@@ -92,7 +92,7 @@ func (t *tenantRemotes) inRoomLocked(room event.Room, members room.Crowd) (n int
 	return n
 }
 
-func (t *tenantRemotes) lookInRoomLocked(members room.Crowd) (n int) {
+func (t *ofTenant) lookInRoomLocked(members room.Crowd) (n int) {
 	if members.Len() < t.people.Len() {
 		for ref := range members.All() {
 			if who := t.people.Get(ref); who != nil {
@@ -110,7 +110,7 @@ func (t *tenantRemotes) lookInRoomLocked(members room.Crowd) (n int) {
 }
 
 // withoutLocked is how many connections of each person are left out one by one.
-func (t *tenantRemotes) withoutLocked(excluded *event.Excluded) map[*person]int {
+func (t *ofTenant) withoutLocked(excluded *event.Excluded) map[*person]int {
 	var without map[*person]int
 	for id := range excluded.Connections() {
 		if who, _ := t.sessions.get(id); who != nil {

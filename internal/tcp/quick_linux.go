@@ -1,4 +1,4 @@
-package engine
+package tcp
 
 import (
 	"io"
@@ -39,7 +39,7 @@ type quick struct {
 	reading sync.Mutex
 	// Guarded by reading.
 	begun bool
-	early *[inputSize]byte // what the first read took; nil: nothing is left of it
+	early *[InputSize]byte // what the first read took; nil: nothing is left of it
 	rest  []byte           // of early
 	to    []byte
 	read  int
@@ -75,7 +75,7 @@ func (q *quick) Read(p []byte) (n int, err error) {
 	}
 	n = copy(p, q.rest)
 	if q.rest = q.rest[n:]; len(q.rest) == 0 {
-		inputs.Put(q.early)
+		Inputs.Put(q.early)
 		q.early = nil
 	}
 	return n, nil
@@ -86,16 +86,16 @@ func (q *quick) receive(fd uintptr) (done bool) {
 	if q.begun || len(q.to) > sniffed {
 		q.read, q.why = receive(int(fd), q.to)
 	} else {
-		buf := inputs.Get().(*[inputSize]byte) // not while it waits
+		buf := Inputs.Get().(*[InputSize]byte) // not while it waits
 		n, err := receive(int(fd), buf[:])
 		if n == 0 {
-			inputs.Put(buf)
+			Inputs.Put(buf)
 		} else {
 			q.early, q.rest = buf, buf[:n]
 		}
 		q.why = err
 	}
-	done = q.why != errFull
+	done = q.why != ErrFull
 	q.begun = q.begun || done
 	return done
 }
@@ -118,7 +118,7 @@ func (q *quick) Write(p []byte) (int, error) {
 func (q *quick) send(fd uintptr) (done bool) {
 	for len(q.from) > 0 {
 		n, err := send(int(fd), q.from)
-		if err == errFull {
+		if err == ErrFull {
 			return false
 		}
 		if err != nil {

@@ -1,4 +1,4 @@
-package main
+package reader
 
 import (
 	"encoding/binary"
@@ -7,9 +7,9 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// smallestEvent is how many bytes the text of an event has at least: what is smaller is a
+// SmallestEvent is how many bytes the text of an event has at least: what is smaller is a
 // place, a sign of life or an answer.
-const smallestEvent = 64
+const SmallestEvent = 64
 
 // frames follows the frames of a server (RFC 6455, section 5.2), and keeps none of their
 // payload.
@@ -39,7 +39,7 @@ func (f *frames) feed(p []byte) (events int, err error) {
 			}
 		}
 		if f.left == 0 {
-			if f.opcode() == ws.OpText && f.size >= smallestEvent {
+			if f.opcode() == ws.OpText && f.size >= SmallestEvent {
 				events++
 			}
 			f.had = 0
@@ -85,7 +85,7 @@ func (f *frames) begin() error {
 	return nil
 }
 
-// fromClient is a frame as clients send it: masked.
-func fromClient(op ws.OpCode, text string) []byte {
+// FromClient is a frame as clients send it: masked.
+func FromClient(op ws.OpCode, text string) []byte {
 	return ws.MustCompileFrame(ws.MaskFrameInPlace(ws.NewFrame(op, true, []byte(text))))
 }

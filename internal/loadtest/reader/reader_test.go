@@ -1,4 +1,4 @@
-package main
+package reader
 
 import (
 	"fmt"
@@ -49,8 +49,8 @@ func TestReaderAtEverySplit(t *testing.T) {
 			for first := range len(whole) + 1 {
 				for _, step := range []int{1, 7, len(whole)} {
 					r := fed(t, whole, first, step)
-					is.Equal(r.events, events)
-					is.True(r.begun())
+					is.Equal(r.Events, events)
+					is.True(r.Begun())
 				}
 			}
 		})
@@ -58,13 +58,13 @@ func TestReaderAtEverySplit(t *testing.T) {
 }
 
 // fed is a reader of what is split at first, then every step bytes.
-func fed(t *testing.T, whole string, first, step int) *reader {
+func fed(t *testing.T, whole string, first, step int) *Reader {
 	t.Helper()
-	is, r := is.New(t), &reader{}
-	is.NoErr(r.feed([]byte(whole[:first])))
+	is, r := is.New(t), &Reader{}
+	is.NoErr(r.Feed([]byte(whole[:first])))
 	for rest := whole[first:]; rest != ""; {
 		n := min(step, len(rest))
-		is.NoErr(r.feed([]byte(rest[:n])))
+		is.NoErr(r.Feed([]byte(rest[:n])))
 		rest = rest[n:]
 	}
 	return r
@@ -72,11 +72,11 @@ func fed(t *testing.T, whole string, first, step int) *reader {
 
 func TestReaderCountsAnEventAtItsEnd(t *testing.T) {
 	is := is.New(t)
-	var r reader
-	is.NoErr(r.feed([]byte(answer("", "data: a\n"))))
-	is.Equal(r.events, 0)
-	is.NoErr(r.feed([]byte("\n")))
-	is.Equal(r.events, 1)
+	var r Reader
+	is.NoErr(r.Feed([]byte(answer("", "data: a\n"))))
+	is.Equal(r.Events, 0)
+	is.NoErr(r.Feed([]byte("\n")))
+	is.Equal(r.Events, 1)
 }
 
 func TestReaderRefuses(t *testing.T) {
@@ -91,8 +91,8 @@ func TestReaderRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
-			var r reader
-			is.True(r.feed([]byte(whole)) != nil)
+			var r Reader
+			is.True(r.Feed([]byte(whole)) != nil)
 		})
 	}
 }
@@ -101,13 +101,13 @@ func TestReaderRefuses(t *testing.T) {
 func BenchmarkReader(b *testing.B) {
 	frame := "id: juiXETMMHM85ouZa0Su9fQ\nevent: load.test\ndata: " + strings.Repeat("x", 350) + "\n\n"
 	span := []byte(chunked(strings.Repeat(frame, 600), 16<<10))
-	var r reader
-	if err := r.feed([]byte(answer("Transfer-Encoding: chunked\r\n", ""))); err != nil {
+	var r Reader
+	if err := r.Feed([]byte(answer("Transfer-Encoding: chunked\r\n", ""))); err != nil {
 		b.Fatal(err)
 	}
 	b.SetBytes(int64(len(span)))
 	for b.Loop() {
-		if err := r.feed(span); err != nil {
+		if err := r.Feed(span); err != nil {
 			b.Fatal(err)
 		}
 	}

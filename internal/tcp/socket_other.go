@@ -1,13 +1,13 @@
 //go:build !linux
 
-package engine
+package tcp
 
 import (
 	"errors"
 	"net"
 )
 
-// Elsewhere every stream takes the plain path.
+// Elsewhere no socket is taken.
 
 const canTake = false
 
@@ -18,9 +18,13 @@ func discard(int) (int, error)           { return 0, errors.ErrUnsupported }
 func shutdown(int)                       {}
 func closeSocket(int)                    {}
 
-type poller struct{}
+type epoll struct{}
 
-func (*poller) add(*Engine, *Stream) error { return errors.ErrUnsupported }
-func (*poller) remove(*Stream)             {}
-func (*poller) awaitRoom(*Stream) error    { return errors.ErrUnsupported }
-func (*poller) close()                     {}
+func (*Poller) add(*Socket, Key) error { return errors.ErrUnsupported }
+func (*Poller) remove(*Socket)         {}
+
+// AwaitRoom has no socket to wait for.
+func (*Poller) AwaitRoom(*Socket, Key) error { return errors.ErrUnsupported }
+
+// Close has nothing to end.
+func (*Poller) Close() {}

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package engine
+package tcp
 
 // Elsewhere keep-alive is what the system has it be.
 func limit(uintptr) error  { return nil }

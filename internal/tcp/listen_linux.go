@@ -1,4 +1,4 @@
-package engine
+package tcp
 
 import (
 	"math/rand/v2"
@@ -14,7 +14,7 @@ func limit(fd uintptr) error {
 		{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1},
 		{syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, int(keepIdle.Seconds())},
 		{syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, int(keepInterval.Seconds())},
-		{syscall.IPPROTO_TCP, tcpUserTimeout, int(userTimeout.Milliseconds())},
+		{syscall.IPPROTO_TCP, tcpUserTimeout, int(UserTimeout.Milliseconds())},
 		{syscall.SOL_SOCKET, syscall.SO_SNDBUF, sendBuffer},
 	} {
 		if err := syscall.SetsockoptInt(int(fd), option.level, option.name, option.value); err != nil {

@@ -1,16 +1,17 @@
-package journal
+package ledger
 
 import "realtimehub/internal/largest"
 
-// ledger knows how many bytes of a stream are whose, and which of them are the oldest.
-// It has few parts of each key, however many messages that has, and knows a cut to a 16th
-// of the key's bytes, or of what a key may have.
-type ledger struct {
+// Ledger is of one stream.
+type Ledger struct {
 	bound  int64 // of a key's bytes; 0: none
 	perKey int64 // the newest so many messages of a key are kept; 0: all
 	keys   map[string]*holding
 	sizes  largest.Sizes[string] // by key
 }
+
+// New makes an empty one, for keys that may have so many bytes each; 0: as many as they like.
+func New(bound int64) *Ledger { return &Ledger{bound: bound, keys: map[string]*holding{}} }
 
 // holding is what a key has, the oldest first.
 type holding struct {
@@ -25,20 +26,30 @@ type part struct {
 	messages, bytes int64
 }
 
-const mostParts = 32
+// MostParts is how many parts a key has, more or less.
+const MostParts = 32
 
-// add counts a key's next message.
-func (l *ledger) add(key string, place uint64, bytes int64) {
+// Keep has the newest so many messages of each key kept from now on; 0: all.
+func (l *Ledger) Keep(perKey int64) { l.perKey = perKey }
+
+// Total is how many bytes all keys have.
+func (l *Ledger) Total() int64 { return l.sizes.Total() }
+
+// Most is the key that has most bytes; not ok: there is none.
+func (l *Ledger) Most() (key string, bytes int64, ok bool) { return l.sizes.Most() }
+
+// Add counts a key's next message.
+func (l *Ledger) Add(key string, place uint64, bytes int64) {
 	h := l.keys[key]
 	if h == nil {
-		h = &holding{merge: mostParts}
+		h = &holding{merge: MostParts}
 		l.keys[key] = h
 	}
 	h.messages++
 	h.bytes += bytes
-	some := h.bytes / mostParts
+	some := h.bytes / MostParts
 	if l.bound > 0 {
-		some = min(some, l.bound/mostParts)
+		some = min(some, l.bound/MostParts)
 	}
 	if n := len(h.parts); n > 0 && h.parts[n-1].bytes < some {
 		p := &h.parts[n-1]
@@ -48,7 +59,7 @@ func (l *ledger) add(key string, place uint64, bytes int64) {
 	}
 	if len(h.parts) > h.merge {
 		h.mergeUpTo(2 * some)
-		h.merge = max(mostParts, 2*len(h.parts))
+		h.merge = max(MostParts, 2*len(h.parts))
 	}
 	for l.perKey > 0 && h.messages > l.perKey { // the broker keeps no more
 		p := &h.parts[0]
@@ -83,8 +94,8 @@ func (h *holding) take(p part) {
 	}
 }
 
-// begin forgets what is before a place, which the stream has left behind.
-func (l *ledger) begin(place uint64) {
+// Begin forgets what is before a place, which the stream has left behind.
+func (l *Ledger) Begin(place uint64) {
 	for key, h := range l.keys {
 		for len(h.parts) > 0 && h.parts[0].last < place {
 			h.take(h.parts[0])
@@ -96,9 +107,9 @@ func (l *ledger) begin(place uint64) {
 	}
 }
 
-// cut takes a key's oldest until it has no more bytes than that, but its newest part only
+// Cut takes a key's oldest until it has no more bytes than that, but its newest part only
 // where it has no other; it returns the place up to which they went: 0 when none did.
-func (l *ledger) cut(key string, bytes int64) (place uint64) {
+func (l *Ledger) Cut(key string, bytes int64) (place uint64) {
 	h := l.keys[key]
 	for only := len(h.parts) == 1; (only || len(h.parts) > 1) && h.bytes > bytes; {
 		place = h.parts[0].last

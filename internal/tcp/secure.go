@@ -1,4 +1,4 @@
-package engine
+package tcp
 
 import (
 	"crypto/tls"
@@ -6,10 +6,11 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// Secure is for the listener of a server with TLS: it lets [Engine.Serve] take the sockets of
+// Secure is for the listener of a server with TLS: it lets a [Poller] take the sockets of
 // HTTP/1.1, too. The session stays crypto/tls's. Once its socket is taken it neither waits nor
 // needs a goroutine: its records are written, and read, as the socket allows.
 func Secure(listener net.Listener) net.Listener { return secure{listener} }
@@ -35,10 +36,11 @@ func (c *carrier) NetConn() net.Conn { return c.Conn }
 // records are those of a session whose socket is taken.
 type records struct {
 	net.Conn // nil: a session calls what is here, and no more
-	stream   *Stream
+	fd       int32
+	held     *atomic.Int64 // bytes of the rests of all
 	session  *tls.Conn
-	sealed   int // bytes of the stream's first frames that are in records, which are not sent whole; of who has the claim
-	unread   int // bytes that came since the last that were for the stream; of who reads
+	sealed   int // bytes of what is sent next that are in a record, which is not sent whole; of who sends
+	unread   int // bytes that came since the session last had some for who receives; theirs
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -52,7 +54,7 @@ const (
 
 	// mostUnread is a whole record, what is read behind it, and little that is for the session itself:
 	// that would keep a message of 256 KiB until it ends.
-	mostUnread = maxRecord + 2*inputSize
+	mostUnread = maxRecord + 2*InputSize
 )
 
 // Write implements net.Conn: it sends a record, and keeps what there is no room for. It may be
@@ -61,18 +63,18 @@ func (r *records) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.over {
-		return 0, ErrGone
+		return 0, net.ErrClosed
 	}
 	n := 0
 	if len(r.rest) == 0 {
-		sent, err := send(int(r.stream.fd), p)
-		if err != nil && err != errFull {
+		sent, err := send(int(r.fd), p)
+		if err != nil && err != ErrFull {
 			return 0, err
 		}
 		n = sent
 	}
 	if len(r.rest)+len(p)-n > mostRest {
-		return n, ErrNoisy
+		return n, ErrTooMuch
 	}
 	r.keepLocked(append(r.rest, p[n:]...))
 	return len(p), nil
@@ -80,19 +82,19 @@ func (r *records) Write(p []byte) (int, error) {
 
 // keepLocked has so much left to be sent.
 func (r *records) keepLocked(rest []byte) {
-	r.stream.engine.owed.Add(int64(len(rest) - len(r.rest)))
+	r.held.Add(int64(len(rest) - len(r.rest)))
 	if len(rest) == 0 {
 		rest = nil
 	}
 	r.rest = rest
 }
 
-// flush sends what was left; errFull when something still is.
+// flush sends what was left; ErrFull when something still is.
 func (r *records) flush() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for len(r.rest) > 0 {
-		n, err := send(int(r.stream.fd), r.rest)
+		n, err := send(int(r.fd), r.rest)
 		if err != nil {
 			return err
 		}
@@ -103,15 +105,15 @@ func (r *records) flush() error {
 
 // Read implements net.Conn. It reads little at once, or the session would keep what is behind a record.
 func (r *records) Read(p []byte) (int, error) {
-	n, err := receive(int(r.stream.fd), p[:min(len(p), inputSize)])
+	n, err := receive(int(r.fd), p[:min(len(p), InputSize)])
 	r.unread += n
 	switch {
-	case err == errFull:
+	case err == ErrFull:
 		return 0, nothingYet{}
 	case n == 0 && err == nil:
 		return 0, io.EOF
 	case r.unread > mostUnread:
-		return 0, ErrNoisy
+		return 0, ErrTooMuch
 	default:
 		return n, err
 	}
@@ -127,8 +129,7 @@ func (nothingYet) Temporary() bool { return true }
 // SetWriteDeadline implements net.Conn: nothing waits.
 func (*records) SetWriteDeadline(time.Time) error { return nil }
 
-// send is the socket's send, in records: what it says was sent is of frames that are sent whole or
-// in whole records.
+// send is the socket's send, in records: what it says was sent is in records that are sent whole.
 func (r *records) send(data []byte) (sent int, err error) {
 	for {
 		if err := r.flush(); err != nil {
@@ -147,7 +148,7 @@ func (r *records) send(data []byte) (sent int, err error) {
 	}
 }
 
-// receive is the socket's receive: 0 is the end, errFull nothing.
+// receive is the socket's receive: 0 is the end, ErrFull nothing.
 func (r *records) receive(p []byte) (int, error) {
 	n, err := r.session.Read(p)
 	switch {
@@ -155,7 +156,7 @@ func (r *records) receive(p []byte) (int, error) {
 		r.unread = 0
 		return n, nil // an error will be there again
 	case errors.Is(err, nothingYet{}):
-		return 0, errFull
+		return 0, ErrFull
 	case err == io.EOF:
 		return 0, nil
 	}
@@ -171,44 +172,9 @@ func (r *records) end() {
 	r.over = true
 }
 
-// carry has a session's records go by s's socket, and returns the connection by which they went.
-func (s *Stream) carry(from *source) (unused net.Conn) {
-	s.records = &records{stream: s, session: from.session}
+// carry has a session's records go by s, and returns the connection by which they went.
+func (s *Socket) carry(from *source, held *atomic.Int64) (unused net.Conn) {
+	s.records = &records{fd: s.fd, held: held, session: from.session}
 	unused, from.carrier.Conn = from.carrier.Conn, s.records
 	return unused
-}
-
-func (s *Stream) send(data []byte) (int, error) {
-	if s.records != nil {
-		return s.records.send(data)
-	}
-	return send(int(s.fd), data)
-}
-
-func (s *Stream) receive(p []byte) (int, error) {
-	if s.records != nil {
-		return s.records.receive(p)
-	}
-	return receive(int(s.fd), p)
-}
-
-// discardSome is discard; of TLS it drops what one record has.
-func (s *Stream) discardSome() (int, error) {
-	if s.records == nil {
-		return discard(int(s.fd))
-	}
-	buf := inputs.Get().(*[inputSize]byte)
-	defer inputs.Put(buf)
-	return s.records.receive(buf[:])
-}
-
-// keepSealedLocked has the frames stay that are sealed already.
-func (s *Stream) keepSealedLocked() {
-	if s.records == nil || s.records.sealed == 0 {
-		return
-	}
-	s.taken = 0
-	for n := int(s.offset) + s.records.sealed; n > 0; s.taken++ {
-		n -= len(s.wire(s.pending[s.taken]))
-	}
 }
