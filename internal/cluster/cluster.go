@@ -34,7 +34,7 @@ type Cluster struct {
 	polls atomic.Pointer[func(uuid.UUID, event.TenantProfile, time.Duration) Answer] // nil: nobody polls
 
 	// These guard themselves.
-	turn      turn
+	foremost  foremost
 	following following
 	returned  chan struct{} // a place for each return that is being passed on
 
@@ -171,7 +171,7 @@ func (c *Cluster) Disconnected(conn *delivery.Connection) {
 	s := sessionOf(conn)
 	if conn.SentAway() {
 		s.Drained = true
-		c.turn.sentAway(c.peers.Node(), time.Now())
+		c.foremost.sentAway(c.peers.Node(), time.Now())
 		c.peers.Tell(conn.Tenant, SessionChange{Session: s})
 	}
 	c.peers.Tell(conn.Tenant, SessionChange{Session: s, Gone: true})
@@ -272,7 +272,7 @@ func (c *Cluster) wentAt(id uuid.UUID, outcome remote.Outcome, hub time.Time) ti
 	here := time.Now()
 	switch {
 	case outcome.Away:
-		c.turn.sentAway(holderOf(id), here)
+		c.foremost.sentAway(holderOf(id), here)
 		return here.Add(c.back)
 	case hub.IsZero():
 		return here

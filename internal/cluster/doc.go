@@ -12,8 +12,8 @@
 //
 // Locks are taken in this order: taking, which is held while others' changes are taken in; mu,
 // under which this hub's own connections change and others are told of them; and the leaves,
-// which are those of the remote connections, of the tenants that are followed, of whose turn it is
-// to tell services, of the kicks that are owed and of the questions to other hubs. No lock is held
+// which are those of the remote connections, of the tenants that are followed, of which hub is
+// the foremost, of the kicks that are owed and of the questions to other hubs. No lock is held
 // while a hub is asked.
 //
 // [Call], [Answer] and what is in them go over the wire between hubs of two versions: a field

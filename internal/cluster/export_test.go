@@ -19,9 +19,9 @@ func (c *Cluster) Owes() int {
 
 // SentAway says of how many hubs it is remembered that they sent clients away.
 func (c *Cluster) SentAway() int {
-	c.turn.mu.Lock()
-	defer c.turn.mu.Unlock()
-	return len(c.turn.away)
+	c.foremost.mu.Lock()
+	defer c.foremost.mu.Unlock()
+	return len(c.foremost.away)
 }
 
 // SomeSessions is a piece of what Sessions has.

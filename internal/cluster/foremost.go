@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// turn says which hub does what one of them has to do: that of the smallest mark.
-type turn struct {
+// foremost says which hub does what one of them has to do: that of the smallest mark.
+type foremost struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	began time.Time
@@ -36,41 +36,41 @@ func (c *Cluster) Foremost(now time.Time) bool {
 	if c.cfg.Delivery.Streams.Draining() {
 		return false // and does not know who is back elsewhere
 	}
-	t := &c.turn
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.noteLocked(others, now)
-	all := t.stayLocked(slices.Concat(others, [][4]byte{self}), now)
+	f := &c.foremost
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.noteLocked(others, now)
+	all := f.stayLocked(slices.Concat(others, [][4]byte{self}), now)
 	old := slices.DeleteFunc(slices.Clone(all), func(mark [4]byte) bool {
 		if mark == self {
-			return now.Sub(t.began) < c.cfg.Settle
+			return now.Sub(f.began) < c.cfg.Settle
 		}
-		return now.Sub(t.seen[mark]) < 2*c.cfg.Settle
+		return now.Sub(f.seen[mark]) < 2*c.cfg.Settle
 	})
 	return first(all) == self || len(old) == 0 || first(old) == self
 }
 
 // noteLocked notes who is there.
-func (t *turn) noteLocked(others [][4]byte, now time.Time) {
-	if t.seen == nil {
-		t.began, t.seen = now, map[[4]byte]time.Time{}
+func (f *foremost) noteLocked(others [][4]byte, now time.Time) {
+	if f.seen == nil {
+		f.began, f.seen = now, map[[4]byte]time.Time{}
 	}
 	for _, mark := range others {
-		if _, known := t.seen[mark]; !known {
-			t.seen[mark] = now
+		if _, known := f.seen[mark]; !known {
+			f.seen[mark] = now
 		}
 	}
-	for mark := range t.seen {
+	for mark := range f.seen {
 		if !slices.Contains(others, mark) {
-			delete(t.seen, mark)
+			delete(f.seen, mark)
 		}
 	}
 }
 
 // stayLocked are the hubs that do not send their clients away; all, if all do.
-func (t *turn) stayLocked(all [][4]byte, now time.Time) [][4]byte {
+func (f *foremost) stayLocked(all [][4]byte, now time.Time) [][4]byte {
 	stay := slices.DeleteFunc(slices.Clone(all), func(mark [4]byte) bool {
-		at, away := t.away[mark]
+		at, away := f.away[mark]
 		return away && now.Sub(at) <= awayTime
 	})
 	if len(stay) == 0 {
@@ -80,14 +80,14 @@ func (t *turn) stayLocked(all [][4]byte, now time.Time) [][4]byte {
 }
 
 // sentAway notes that a hub sends a client away now, and forgets those that did so long ago.
-func (t *turn) sentAway(mark [4]byte, now time.Time) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.away == nil {
-		t.away = map[[4]byte]time.Time{}
+func (f *foremost) sentAway(mark [4]byte, now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.away == nil {
+		f.away = map[[4]byte]time.Time{}
 	}
-	t.away[mark] = now
-	maps.DeleteFunc(t.away, func(_ [4]byte, at time.Time) bool { return now.Sub(at) > awayTime })
+	f.away[mark] = now
+	maps.DeleteFunc(f.away, func(_ [4]byte, at time.Time) bool { return now.Sub(at) > awayTime })
 }
 
 // first is the smallest mark.
