@@ -24,7 +24,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testkit.MostlyWaits(4)
+	testkit.MostlyWaits(6)
 	hubtest.Main(m)
 }
 
@@ -72,6 +72,7 @@ func faults(t testing.TB, h *hubtest.Program, kind string) float64 {
 type flood struct {
 	urls   []string
 	pause  time.Duration // of each publisher after an answer; 20 ms at least after a refusal
+	slow   atomic.Bool   // each publishes once a second
 	client *http.Client
 	next   atomic.Int64
 	stop   chan struct{}
@@ -91,13 +92,16 @@ func startFlood(t *testing.T, publishers int, pause time.Duration, urls ...strin
 	f := &flood{urls: urls, pause: pause, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: publishers}, Timeout: 10 * time.Second}, stop: make(chan struct{}), statuses: map[int]int{}}
 	for range publishers {
 		f.done.Go(func() {
-			for {
+			for last := time.Now(); ; {
 				select {
 				case <-f.stop:
 					return
 				case <-time.After(pause):
 				}
-				f.publish(int(f.next.Add(1)))
+				if !f.slow.Load() || time.Since(last) > time.Second {
+					f.publish(int(f.next.Add(1)))
+					last = time.Now()
+				}
 			}
 		})
 	}
@@ -137,6 +141,13 @@ func (f *flood) publish(n int) {
 		}
 		time.Sleep(max(f.pause, 20*time.Millisecond))
 	}
+}
+
+// slowly has little published while something takes its time.
+func (f *flood) slowly(takes func()) {
+	f.slow.Store(true)
+	defer f.slow.Store(false)
+	takes()
 }
 
 // goes waits until so many more are acknowledged.

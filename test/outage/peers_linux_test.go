@@ -51,6 +51,13 @@ func (p *peerHubs) start(t *testing.T, i int) {
 	}, p.more...)...)
 }
 
+// back starts a hub again, and waits until it has what the others have.
+func (p *peerHubs) back(t *testing.T, i int) {
+	t.Helper()
+	p.start(t, i)
+	p.whole(t)
+}
+
 // whole waits until each has all that is kept: then any one of them may go. It asks as seldom
 // as a load balancer does: a hub that is behind asks all others each time.
 func (p *peerHubs) whole(t *testing.T) {
@@ -122,8 +129,7 @@ func TestPeersStorm(t *testing.T) {
 			cut()
 			p.hubs[i].Kill()
 			f.goes(t, 100)
-			p.start(t, i)
-			p.whole(t)
+			f.slowly(func() { p.back(t, i) })
 		}
 	})
 }
@@ -135,7 +141,7 @@ func TestPeerReplaced(t *testing.T) {
 	is := is.New(t)
 	clients, pause := 100, 5*time.Millisecond
 	if testing.Short() {
-		clients, pause = 20, 200*time.Millisecond // most of the time goes by until a lost folder's place is free
+		clients, pause = 20, 20*time.Millisecond
 	}
 	p := startPeers(t, "REALTIME_RETRY=10ms", "REALTIME_PRESENCE_AUDIENCE=none")
 	p.storm(t, clients, pause, func(f *flood, cut func()) {
@@ -144,8 +150,7 @@ func TestPeerReplaced(t *testing.T) {
 			cut()
 			p.hubs[i].Kill()
 			is.NoErr(os.RemoveAll(p.dirs[i]))
-			p.start(t, i)
-			p.whole(t)
+			f.slowly(func() { p.back(t, i) })
 		}
 	})
 }
