@@ -129,7 +129,11 @@ func TestPeersStorm(t *testing.T) {
 			cut()
 			p.hubs[i].Kill()
 			f.goes(t, 100)
-			f.slowly(func() { p.back(t, i) })
+			if testing.Short() {
+				f.slowly(func() { p.back(t, i) })
+			} else {
+				p.back(t, i) // with the full load
+			}
 		}
 	})
 }
