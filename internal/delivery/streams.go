@@ -262,3 +262,25 @@ func (s *Streams) Connections(tenant string, of *event.Profile) []*Connection {
 	defer t.mu.Unlock()
 	return slices.Clone(list)
 }
+
+// Reporter is told of this hub's own connections as an Observer is, and why each has ended.
+type Reporter interface {
+	Opened(*Connection)
+	Closed(*Connection, CloseReason)
+}
+
+// opened tells of a connection that comes.
+func (s *Streams) opened(c *Connection) {
+	if s.reporter != nil {
+		s.reporter.Opened(c)
+	}
+	s.observer.Connected(c)
+}
+
+// closed tells of a connection that has gone.
+func (s *Streams) closed(c *Connection, reason CloseReason) {
+	s.observer.Disconnected(c)
+	if s.reporter != nil {
+		s.reporter.Closed(c, reason)
+	}
+}

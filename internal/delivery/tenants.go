@@ -1,16 +1,17 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
-	"errors"
+	"maps"
 	"net/http"
-	"strings"
+	"slices"
 	"sync"
-	"time"
 
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/largest"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/room"
 )
@@ -182,146 +183,12 @@ func (t *Tenants) leaveLocked(tenant *tenant) {
 // ShareWith names what other hubs know of tenants, before the first one is made.
 func (t *Tenants) ShareWith(s Sharing) { t.sharing = s }
 
+// Moves has moved called, with the tenant locked, whenever somebody joins a room or leaves it.
+// It is named before there is a tenant. Without it nobody is told.
+func (t *Tenants) Moves(moved func(tenant string, room event.Room, p event.Profile)) { t.moved = moved }
+
 // InCluster says that other hubs have a part in tenants, or keep their rooms.
 func (t *Tenants) InCluster() bool { return t.sharing != nil || t.rooms != nil }
-
-// enter returns the tenant locked, made where there is none, with these parts of it known.
-func (t *Tenants) enter(ctx context.Context, name string, needed parts) (*tenant, error) {
-	if err := t.sure(ctx); err != nil {
-		return nil, err
-	}
-	for {
-		tenant := t.find(name)
-		if tenant == nil {
-			t.mu.Lock()
-			if t.byName[name] == nil {
-				name := strings.Clone(name) // it may be a piece of a whole request
-				t.byName[name] = newTenant(name, t.quotas, t.ledger, t.moved)
-			}
-			t.mu.Unlock()
-			continue
-		}
-		step := t.lackingLocked(tenant, needed)
-		if step == nil {
-			tenant.usedAt = time.Now()
-			return tenant, nil
-		}
-		tenant.mu.Unlock()
-		g, first := t.gates.take(name)
-		switch {
-		case first && t.InCluster(): // it outlives who asked: others want it as well, or the same again
-			go t.begin(tenant, g, step)
-		case first: // nothing is waited for
-			t.begin(tenant, g, step)
-			if g.err == nil {
-				continue
-			}
-		}
-		select {
-		case <-g.over:
-			if g.err != nil {
-				return nil, g.err
-			}
-		case <-ctx.Done():
-			return nil, errors.Join(history.ErrUnconfirmed, ctx.Err())
-		}
-	}
-}
-
-// lackingLocked is the next step by which a tenant gets parts that it lacks, nil where it has
-// them.
-func (t *Tenants) lackingLocked(tenant *tenant, needed parts) (step func(context.Context, *tenant) error) {
-	switch {
-	case t.rooms != nil && !tenant.enrolled:
-		return t.enrol
-	case t.sharing != nil && needed.people && !tenant.shared:
-		return t.share
-	case needed.log && !tenant.attached:
-		return t.attach
-	}
-	return nil
-}
-
-// beginTime is how long a step of a tenant may take.
-const beginTime = 2 * time.Minute
-
-// begin takes a step with a tenant, whose gate was taken.
-func (t *Tenants) begin(tenant *tenant, g *gate, step func(context.Context, *tenant) error) {
-	ctx, cancel := context.WithTimeout(context.Background(), beginTime)
-	defer cancel()
-	g.err = step(ctx, tenant)
-	t.gates.end(tenant.name)
-	if g.err != nil {
-		t.forget(tenant.name)
-	}
-}
-
-// attach has the log tell of a tenant. It can be found already, so what is appended
-// from now on reaches it.
-func (t *Tenants) attach(ctx context.Context, tenant *tenant) error {
-	tenant.mu.Lock()
-	over := tenant.attached || tenant.forgotten
-	tenant.mu.Unlock()
-	if over {
-		return nil
-	}
-	for {
-		head, err := t.log.Attach(ctx, tenant.name)
-		if err != nil {
-			return err
-		}
-		tenant.mu.Lock()
-		over = tenant.forgotten
-		same := tenant.head.Epoch == history.Epoch{} || tenant.head.Epoch == head.Epoch
-		if tenant.attached = same && !over; tenant.attached && tenant.head.Seq <= head.Seq {
-			tenant.head = head
-			tenant.rooms.Restart(head.Epoch)
-			tenant.rooms.Unsure(head.Seq) // the tenant may have been here before
-		}
-		tenant.mu.Unlock()
-		if over || !same {
-			t.log.Detach(tenant.name)
-		}
-		if over || same {
-			return nil
-		}
-		tenant.mu.Lock()
-		tenant.head = history.Cursor{} // what has been told meanwhile is of another history, or the head is
-		tenant.mu.Unlock()
-	}
-}
-
-// enrol learns who belongs to a tenant's rooms, and is told what changes.
-func (t *Tenants) enrol(ctx context.Context, tenant *tenant) error {
-	return once(ctx, tenant, &tenant.enrolled, t.rooms.Attach, t.rooms.Detach)
-}
-
-// share learns who of a tenant is connected to other hubs, and is told what changes.
-func (t *Tenants) share(ctx context.Context, tenant *tenant) error {
-	return once(ctx, tenant, &tenant.shared, t.sharing.Share, t.sharing.Unshare)
-}
-
-// once begins what is done once with a tenant and then noted, and undoes it where the tenant was
-// forgotten meanwhile.
-func once(ctx context.Context, tenant *tenant, done *bool, begin func(context.Context, string) error, undo func(string)) error {
-	tenant.mu.Lock()
-	over := *done || tenant.forgotten
-	tenant.mu.Unlock()
-	if over {
-		return nil
-	}
-	if err := begin(ctx, tenant.name); err != nil {
-		return err
-	}
-	tenant.mu.Lock()
-	*done = !tenant.forgotten
-	over = tenant.forgotten
-	tenant.mu.Unlock()
-	if over {
-		undo(tenant.name)
-	}
-	return nil
-}
 
 // needsLocked says that a tenant must not be forgotten.
 func (t *Tenants) needsLocked(tenant *tenant) bool {
@@ -344,3 +211,76 @@ func (t *Tenants) Busiest(n int) []TenantStats { return t.ledger.busiest(n) }
 
 // ErrSilent is of a hub that does not answer: what it has is not known.
 var ErrSilent = problem.New("another hub does not answer", problem.Problem{Status: http.StatusServiceUnavailable, Code: "HubUnavailable", Detail: "another hub does not answer; ask again"})
+
+// Keep has what all hubs know of a tenant known here until release is called.
+func (t *Tenants) Keep(ctx context.Context, name string) (release func(), err error) {
+	tenant, err := t.ensureLocked(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	tenant.readers++
+	tenant.mu.Unlock()
+	return func() {
+		tenant.mu.Lock()
+		tenant.readers--
+		t.leaveLocked(tenant)
+	}, nil
+}
+
+// ledger is what is known of all tenants together, so that nobody has to look at all of them.
+type ledger struct {
+	mu sync.Mutex
+	// Guarded by mu, which is a leaf.
+	prunable map[string]struct{}    // those at which Prune may find something
+	streams  largest.Sizes[*tenant] // how many each has
+}
+
+func newLedger() *ledger {
+	return &ledger{
+		prunable: map[string]struct{}{},
+		streams:  largest.Sizes[*tenant]{Before: func(a, b *tenant) bool { return a.name < b.name }},
+	}
+}
+
+// mark has Prune look at a tenant.
+func (l *ledger) mark(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.prunable[name] = struct{}{}
+}
+
+// unmark has Prune look at it no longer.
+func (l *ledger) unmark(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.prunable, name)
+}
+
+// marked are the names of those that Prune looks at.
+func (l *ledger) marked() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Keys(l.prunable))
+}
+
+// has notes how many streams a tenant has.
+func (l *ledger) has(t *tenant, streams int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.streams.Set(t, int64(streams))
+}
+
+// busiest are the n tenants with most streams, of those that have any.
+func (l *ledger) busiest(n int) []TenantStats {
+	l.mu.Lock()
+	top := l.streams.Top(n)
+	l.mu.Unlock()
+	all := make([]TenantStats, len(top))
+	for i, t := range top {
+		all[i] = TenantStats{t.name, int(t.open.Load()), t.accepted.Load()}
+	}
+	slices.SortFunc(all, func(a, b TenantStats) int {
+		return cmp.Or(cmp.Compare(b.Streams, a.Streams), cmp.Compare(a.Name, b.Name)) // it may have changed
+	})
+	return all
+}
