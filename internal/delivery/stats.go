@@ -93,6 +93,18 @@ func (d DropReason) ForGood() bool {
 	return !slices.Contains([]DropReason{"cut", "gone", "closed"}, d)
 }
 
+// Receipt answers one published event. Cursor is empty where nothing is stored; Members
+// is how many the event's room has, and -1 where it is for none, where that is not
+// known, and of a duplicate.
+type Receipt struct {
+	ID          string
+	Timestamp   time.Time
+	Cursor      string
+	Connections int
+	Members     int
+	Duplicate   bool
+}
+
 // AppendJSON appends the receipt as it goes over the wire.
 func (r Receipt) AppendJSON(b []byte) []byte {
 	b = append(append(b, `{"id":"`...), r.ID...)
@@ -152,17 +164,17 @@ func newCounts() *Counts {
 	}
 }
 
-// Receipt answers one published event. Cursor is empty where nothing is stored; Members
-// is how many the event's room has, and -1 where it is for none, where that is not
-// known, and of a duplicate.
-type Receipt struct {
-	ID          string
-	Timestamp   time.Time
-	Cursor      string
-	Connections int
-	Members     int
-	Duplicate   bool
-}
+// Accepted counts an event that was published.
+func (c *Counts) Accepted(kind event.TargetKind) { c.accepted.Add(kind, 1) }
+
+// Duplicate counts an event that had been published before.
+func (c *Counts) Duplicate() { c.duplicates.Add(1) }
+
+// Unconfirmed counts events of which it is not known whether they are stored.
+func (c *Counts) Unconfirmed(events int) { c.unconfirmed.Add(int64(events)) }
+
+// Unanswered counts questions that other hubs did not answer.
+func (c *Counts) Unanswered(hubs int) { c.unanswered.Add(int64(hubs)) }
 
 // Stats is what a hub has counted since it was made, and what it has now.
 type Stats struct {
@@ -184,18 +196,6 @@ type Stats struct {
 	Log         history.Stats
 	Overload    overload.Stats
 }
-
-// Accepted counts an event that was published.
-func (c *Counts) Accepted(kind event.TargetKind) { c.accepted.Add(kind, 1) }
-
-// Duplicate counts an event that had been published before.
-func (c *Counts) Duplicate() { c.duplicates.Add(1) }
-
-// Unconfirmed counts events of which it is not known whether they are stored.
-func (c *Counts) Unconfirmed(events int) { c.unconfirmed.Add(int64(events)) }
-
-// Unanswered counts questions that other hubs did not answer.
-func (c *Counts) Unanswered(hubs int) { c.unanswered.Add(int64(hubs)) }
 
 // Stats looks at everything; for a broker's answer it may wait a second. Ready says only that
 // the hub does not drain.
