@@ -101,6 +101,29 @@ func TestWhatASessionHasRead(t *testing.T) {
 	h.close(t)
 }
 
+// What a session has sealed, and its socket has no room for, is owed beside the frames.
+func TestWhatASessionKeepsIsOwed(t *testing.T) {
+	is := is.New(t)
+	h := openHouseWith(t, Config{}, newCertificate(t))
+	defer h.stop()
+	v, g := h.open(t, "a")
+	f := eventFrame(strings.Repeat("x", 30_000))
+	fill(t, g.Stream, f)
+	eventually(t, "the socket to be full", func() bool {
+		g.mu.Lock() // nobody writes meanwhile
+		defer g.mu.Unlock()
+		if g.state != blocked {
+			return false
+		}
+		is.True(h.Owed() > f.memory()+listed*int64(len(g.pending)))
+		return true
+	})
+	v.Close()
+	g.wait(t)
+	h.close(t)
+	is.Equal(h.Owed(), int64(0))
+}
+
 // sizes notes the largest write of an answer.
 type sizes struct {
 	http.ResponseWriter
