@@ -34,6 +34,7 @@ import (
 	"realtimehub/internal/metrics"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/sse"
+	"realtimehub/internal/testkit"
 )
 
 // scraped is an answer of GET /metrics: values by name and label, as written there.
@@ -90,14 +91,12 @@ func moves(t *testing.T, handler http.Handler, want map[string]float64, happens 
 	before := scrape(t, handler, headers...)
 	happens()
 	var got map[string]float64
-	deadline := time.Now().Add(time.Minute)
-	for time.Now().Before(deadline) {
-		if got = before.moved(scrape(t, handler, headers...)); maps.Equal(got, want) {
-			return
-		}
-		runtime.Gosched()
+	if !testkit.Comes(func() bool {
+		got = before.moved(scrape(t, handler, headers...))
+		return maps.Equal(got, want)
+	}) {
+		t.Errorf("moved %v\nwant  %v", got, want)
 	}
-	t.Errorf("moved %v\nwant  %v", got, want)
 }
 
 func TestMetricsMove(t *testing.T) {

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -160,19 +159,17 @@ func (h *Hub) Moves(t testing.TB, want map[string]float64, happens func()) {
 	before := h.Scrape(t)
 	happens()
 	var got map[string]float64
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+	if !testkit.Comes(func() bool {
 		got = map[string]float64{}
 		for name, value := range h.Scrape(t) {
 			if value != before[name] && !varies.MatchString(name) {
 				got[strings.TrimPrefix(name, "realtime_")] = value - before[name]
 			}
 		}
-		if maps.Equal(got, want) {
-			return
-		}
-		runtime.Gosched()
+		return maps.Equal(got, want)
+	}) {
+		t.Errorf("moved %v\nwant  %v", got, want)
 	}
-	t.Errorf("moved %v\nwant  %v", got, want)
 }
 
 // CutClient is a stock client of the tenant acme, on a bare socket so that it can be cut

@@ -1,5 +1,5 @@
 // Package testkit is what tests of any package need and the standard library lacks: it knows
-// nothing of the hub. [Eventually] waits for a state, [Buffer] is a log to be read meanwhile,
+// nothing of the hub. [Eventually] and [Comes] wait for a state, [Buffer] is a log to be read meanwhile,
 // [ByItself] and [LiveHeap] weigh memory, [WaitsIn] and [InTime] tell of locks, [Main] finds
 // goroutines that are left behind, [MostlyWaits] lets more tests wait at once,
 // [WriteCertificate] makes a certificate for localhost.
@@ -67,17 +67,25 @@ func settled(before int) bool {
 	return true
 }
 
-// Eventually waits until something is true, for a minute at most. It asks every 5 ms at first, and
-// the longer it has waited the more seldom, since asking costs whoever is asked.
+// Eventually waits until something is true, for a minute at most.
 func Eventually(t testing.TB, come func() bool) {
 	t.Helper()
+	if !Comes(come) {
+		t.Fatal("it does not come")
+	}
+}
+
+// Comes waits for a minute at most, and says whether something has become true. It asks every 5 ms
+// at first, and the longer it has waited the more seldom, since asking costs whoever is asked.
+func Comes(come func() bool) bool {
 	for begun := time.Now(); !come(); {
 		waited := time.Since(begun)
 		if waited > time.Minute {
-			t.Fatal("it does not come")
+			return false
 		}
 		time.Sleep(min(max(waited/20, 5*time.Millisecond), 100*time.Millisecond))
 	}
+	return true
 }
 
 // Buffer takes what is written, and may be read meanwhile. The zero value is empty.
