@@ -222,6 +222,63 @@ func TestAStandbyTakesOverByPieces(t *testing.T) {
 	})
 }
 
+// What comes while another hub's is taken over is told after that, and once, also of somebody of whom
+// something is put meanwhile.
+func TestWhatComesWhileAStandbyTakesOverIsInOrder(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, n *Notices, b *box) {
+		is := is.New(t)
+		n.Foremost(time.Now(), false)
+		for _, status := range []string{"online", "away"} { // of two pieces
+			for i := range takeAtOnce {
+				n.Presence("acme", user(i), status, time.Now())
+			}
+		}
+		n.ours, b.away = true, true
+		is.True(n.takeOver())
+		synctest.Wait() // it is being put, and comes to nothing
+		n.Presence("acme", user(0), "offline", time.Now())
+		b.away = false
+		n.Flush(t.Context())
+		for n.takeOver() {
+		}
+		n.Flush(t.Context())
+		var told []string
+		for status := range strings.SplitSeq(b.statuses(t, "acme"), ", ") {
+			if of, is := strings.CutPrefix(status, "u0 "); is {
+				told = append(told, of)
+			}
+		}
+		is.Equal(told, []string{"online", "offline"}) // of what waits together the latest is told
+	})
+}
+
+// What has no room while another hub's is taken over is counted: nobody else tells it.
+func TestWhatHasNoRoomWhileAStandbyTakesOverIsCounted(t *testing.T) {
+	inBubble(t, quota.New[string](2<<20, 1), func(t *testing.T, n *Notices, b *box) {
+		is := is.New(t)
+		n.Foremost(time.Now(), false)
+		for i := range 5000 {
+			n.Presence("acme", user(i), "online", time.Now())
+		}
+		stand := len(n.standby.Get("acme").list)
+		is.True(stand > takeAtOnce)
+		n.ours, b.away = true, true
+		is.True(n.takeOver())
+		const more = 100
+		for i := range more {
+			n.Presence("acme", user(5000+i), "online", time.Now())
+		}
+		for n.takeOver() {
+		}
+		stats := n.Stats()
+		is.True(stats.Dropped > 0)
+		is.Equal(stats.Waiting+int(stats.Dropped), stand+more)
+		synctest.Wait()
+		b.away = false
+		n.Flush(t.Context())
+	})
+}
+
 // A piece of what another hub has left is of as many tenants as have it, however little each has.
 func TestAStandbyOfManyTenantsIsTakenOverTogether(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, n *Notices, b *box) {

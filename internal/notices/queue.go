@@ -132,9 +132,11 @@ func (n *Notices) state(tenant string, of subject, draft outbox.Draft) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !n.tellsLocked(tenant) {
-		q := n.tenants.Get(tenant)
 		n.standLocked(tenant, w)
-		if q == nil || !q.has(of) {
+		if n.ours && !n.tellsLocked(tenant) {
+			return // it stands behind what is taken over first
+		}
+		if q := n.tenants.Get(tenant); !n.ours && (q == nil || !q.has(of)) {
 			return
 		}
 	}

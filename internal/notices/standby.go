@@ -74,7 +74,7 @@ func (n *Notices) tellsLocked(tenant string) bool {
 }
 
 // standLocked keeps what another hub tells. Where its tenant has no room its oldest goes: that was
-// told, but for a fault.
+// told, but for a fault, or is dropped if this hub is to tell it.
 func (n *Notices) standLocked(tenant string, w notice) {
 	s := n.standby.Get(tenant)
 	if s == nil {
@@ -84,6 +84,9 @@ func (n *Notices) standLocked(tenant string, w notice) {
 	is := fits()
 	for ; !is && len(s.list) > 0; is = fits() {
 		n.unstandLocked(s)
+		if n.ours {
+			n.dropLocked(tenant)
+		}
 	}
 	if !is {
 		return
