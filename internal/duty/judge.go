@@ -183,8 +183,8 @@ func (j *Judge) judge(ctx context.Context) time.Duration {
 	for ctx.Err() == nil {
 		now := time.Now()
 		j.mu.Lock()
-		due, unsettled := j.dueLocked(now)
-		if len(due) == 0 {
+		ready, unsettled := j.dueLocked(now)
+		if len(ready) == 0 {
 			wait := mostIdle
 			if j.due.Len() > 0 {
 				_, at := j.due.First()
@@ -202,7 +202,7 @@ func (j *Judge) judge(ctx context.Context) time.Duration {
 			}
 		}
 		var judging sync.WaitGroup
-		for _, v := range due {
+		for _, v := range ready {
 			if v.err = late; v.early || late == nil {
 				judging.Go(func() { v.err = j.conclude(ctx, v.open, v.early, now) })
 			}
@@ -214,7 +214,7 @@ func (j *Judge) judge(ctx context.Context) time.Duration {
 			}
 		}
 		j.mu.Lock()
-		for _, v := range due {
+		for _, v := range ready {
 			if v.err != nil && v.err != late {
 				if times, is := j.failing.Due(time.Now()); is {
 					j.cfg.Logger.Warn("who has not acknowledged an event could not be reported, and is reported again", "tenant", v.open.docket.tenant, "id", v.open.Event.ID, "times", times, "err", v.err)
@@ -236,8 +236,8 @@ type verdict struct {
 
 // dueLocked takes off the queue what is due at a time, but not too many, and says whether there
 // may be acknowledgements of it that have not been handed over.
-func (j *Judge) dueLocked(now time.Time) (due []*verdict, unsettled bool) {
-	for len(due) < max(1, j.cfg.AtOnce) {
+func (j *Judge) dueLocked(now time.Time) (ready []*verdict, unsettled bool) {
+	for len(ready) < max(1, j.cfg.AtOnce) {
 		o, any := j.due.Next(now)
 		if !any {
 			break
@@ -249,9 +249,9 @@ func (j *Judge) dueLocked(now time.Time) (due []*verdict, unsettled bool) {
 		j.due.Set(o, time.Time{}) // judgedLocked says when again
 		v := &verdict{open: o, early: now.Before(o.judgeAt)}
 		unsettled = unsettled || !v.early && !o.judgeAt.Before(j.settled)
-		due = append(due, v)
+		ready = append(ready, v)
 	}
-	return due, unsettled
+	return ready, unsettled
 }
 
 // conclude reports who owes, at a time: early, the absent alone. Where it fails it is called again.

@@ -108,8 +108,8 @@ func (l *Lobby) bringsProven(g *guest) {
 			return
 		}
 	}
-	abort(g.conn)
 	l.unpaid.Add(1)
+	abort(g.conn)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if now := time.Now(); now.Sub(l.toldUnpaid) >= time.Second {

@@ -151,10 +151,11 @@ func (n *Notices) Gone(tenant string, c Connection) {
 	w := newStep(outbox.TypeDisconnected, c)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.tellsLocked(tenant) {
-		n.stepLocked(tenant, w, mostStandby)
-	} else {
+	if !n.tellsLocked(tenant) {
 		n.standLocked(tenant, w)
+	}
+	if n.tellsLocked(tenant) { // also where it had no room behind what is taken over
+		n.stepLocked(tenant, w, mostStandby)
 	}
 }
 

@@ -51,7 +51,7 @@ func (b *box) statuses(t *testing.T, tenant string) string {
 func inBubble(t *testing.T, state *quota.Pool[string], test func(t *testing.T, n *Notices, b *box)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &box{Memory: outbox.NewMemory(outbox.MemoryConfig{})}
-		n := New(Config{Types: []outbox.Type{outbox.TypePresence}, Box: b, State: state, Logger: slog.New(slog.DiscardHandler)})
+		n := New(Config{Types: []outbox.Type{outbox.TypePresence, outbox.TypeDisconnected}, Box: b, State: state, Logger: slog.New(slog.DiscardHandler)})
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		go n.Run(ctx)
@@ -276,6 +276,18 @@ func TestWhatHasNoRoomWhileAStandbyTakesOverIsCounted(t *testing.T) {
 		synctest.Wait()
 		b.away = false
 		n.Flush(t.Context())
+	})
+}
+
+// A connection whose hub is gone, and that has no room behind what is taken over, is counted as well.
+func TestWhoIsGoneAndHasNoRoomIsCounted(t *testing.T) {
+	inBubble(t, quota.New[string](2<<20, 1), func(t *testing.T, n *Notices, b *box) {
+		is := is.New(t)
+		n.Foremost(time.Now(), false)
+		n.Gone("acme", Connection{ID: "one"})
+		n.ours = true
+		n.Gone("acme", Connection{ID: "two", Metadata: map[string]string{"large": strings.Repeat("x", 3<<20)}})
+		is.Equal(n.Stats().Dropped, int64(2)) // with what had to go for it
 	})
 }
 

@@ -24,3 +24,13 @@ func TestEventuallyAsksEverMoreSeldom(t *testing.T) {
 		})
 	}
 }
+
+// Comes gives up after a minute.
+func TestComesGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		begun := time.Now()
+		is.True(!Comes(func() bool { return false }))
+		is.True(time.Since(begun) > time.Minute && time.Since(begun) < 61*time.Second)
+	})
+}
