@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -44,7 +45,12 @@ type hub struct {
 
 func openHub(t *testing.T, b *natstest.Broker, name string, box outbox.Box, others ...*hub) *hub {
 	t.Helper()
-	nc := b.Connect(t, 0)
+	return openHubAt(t, b.Connect(t, 0), name, box, others...)
+}
+
+// openHubAt is openHub with its connection to the broker.
+func openHubAt(t *testing.T, nc *nats.Conn, name string, box outbox.Box, others ...*hub) *hub {
+	t.Helper()
 	k, err := Open(t.Context(), nc, Config{
 		Prefix: "test", Replicas: 1, Node: name, Key: func() *history.Key { return key }, Logger: slog.New(slog.DiscardHandler),
 		Settle: func(ctx context.Context) error {
@@ -194,6 +200,31 @@ func TestComesBackBeforeTheEnd(t *testing.T) {
 	two.Resumed(before, nil)
 	one.Ended(before)
 	testkit.Eventually(t, func() bool { return one.states(t, 1) == "a acknowledged false; " })
+}
+
+// slow is a way to a broker on which what is written takes a while.
+type slow struct{ net.Conn }
+
+func (c slow) Write(p []byte) (int, error) {
+	time.Sleep(100 * time.Millisecond)
+	return c.Conn.Write(p)
+}
+
+// Dial implements nats.CustomDialer.
+func (slow) Dial(network, address string) (net.Conn, error) {
+	conn, err := net.Dial(network, address)
+	return slow{conn}, err
+}
+
+// A hub that is far from the broker hears what others say from the moment on at which it may be used.
+func TestWhatIsSaidAtOnceIsHeard(t *testing.T) {
+	b := natstest.Start(t, 1)
+	box := outbox.NewMemory(outbox.MemoryConfig{})
+	one := openHub(t, b, "one", box)
+	sent := ackOf("a", 1)
+	two := openHubAt(t, b.Connect(t, 0, nats.SetCustomDialer(slow{})), "two", box)
+	one.Ended(sent)
+	testkit.Eventually(t, func() bool { return len(two.returns.Of(sent, nil)) == 1 })
 }
 
 // What another hub says of a connection that has ended is kept as long as it says, whatever its

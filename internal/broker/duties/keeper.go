@@ -102,6 +102,7 @@ func (k *Keeper) Judge(cfg duty.Config) duty.Keeper {
 			k.cfg.Logger.Error("what other hubs say of acknowledgements cannot be heard", "err", err)
 		}
 	}
+	k.nc.FlushTimeout(time.Second) // or what is said before the broker knows that we listen is not heard
 	return k
 }
 
