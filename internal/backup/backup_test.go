@@ -19,7 +19,10 @@ import (
 	"realtimehub/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m, nil) }
+func TestMain(m *testing.M) {
+	testkit.MostlyWaits(4)
+	testkit.Main(m, nil)
+}
 
 // From a folder that nobody has open, or a hub has, all goes into new folders, and to three
 // NATS servers and back. Only who made the file can read it.

@@ -36,6 +36,7 @@ func (d *dying) Read(p []byte) (int, error) {
 // A restore whose process is killed leaves what a hub does not take for all of it: until
 // another restore has brought that, the hub says what to do, and a backup is refused.
 func TestRestoreThatWasKilled(t *testing.T) {
+	t.Parallel()
 	file := backedUp(t)
 	text, err := os.ReadFile(file)
 	is.New(t).NoErr(err)
@@ -43,6 +44,7 @@ func TestRestoreThatWasKilled(t *testing.T) {
 	second := slices.Index(names, prefix+"_journal/2")
 	for name, at := range map[string]place{"folder": inFolder(t), "servers": onServers(t, 1)} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			is := is.New(t)
 			at.ask(t, func(nc *nats.Conn) {
 				_, err := Read(t.Context(), nc, prefix, at.replicas, &dying{bytes.NewReader(text), begins[second], nc.Close})
@@ -95,6 +97,7 @@ func (s *seeing) Write(p []byte) (int, error) {
 
 // Of two restores at once the second is refused, and changes nothing.
 func TestOneRestoreAtATime(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	at := inFolder(t)
 	file := backedUp(t)

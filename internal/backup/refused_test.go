@@ -23,6 +23,7 @@ import (
 
 // Memberships are kept though nothing was published: a restore does not replace them either.
 func TestRestoreReplacesNoMembers(t *testing.T) {
+	t.Parallel()
 	file := backedUp(t)
 	is := is.New(t)
 	at := inFolder(t)
@@ -79,6 +80,7 @@ func join(t *testing.T, b *broker.Broker, tenant string) {
 // An event that is published just when a restore has found that nothing is kept is refused, or
 // it is kept and the restore is refused: none is acknowledged and lost.
 func TestRestoreLosesNoPublish(t *testing.T) {
+	t.Parallel()
 	file := backedUp(t)
 	for name, start := range map[string]func() place{"folder": func() place { return inFolder(t) }, "servers": func() place { return onServers(t, 1) }} {
 		for nth := 1; nth <= 2; nth++ { // question whether something is kept

@@ -17,6 +17,7 @@ import (
 
 // On NATS a history is as any kind of Log is.
 func TestLogOnNATS(t *testing.T) {
+	t.Parallel()
 	historytest.Run(t, historytest.Kind{Shared: true, Open: func(t *testing.T, limits history.Limits) history.Log {
 		return join(t, natstest.Start(t, 1).URL(0), natstest.Prefix(), within(limits)).Log()
 	}})
@@ -94,6 +95,7 @@ func TestOnNATSTheLargestTenantPays(t *testing.T) {
 // What one tenant has brought near from the broker is bounded before it is there, and
 // pushes nothing out that others have near.
 func TestNearIsShared(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	limits := testLimits
 	limits.Total = 1 << 20

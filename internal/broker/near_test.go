@@ -38,6 +38,7 @@ func (p *parts) rule(m *natstest.Message) (v natstest.Verdict) {
 // What is too large to be brought near is read from the broker about once, however small
 // the pieces are in which a client takes it.
 func TestALargeResumeIsReadOnce(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := natstest.StartProxy(t, b.URL(0))
@@ -76,6 +77,7 @@ func TestALargeResumeIsReadOnce(t *testing.T) {
 // What was told of a tenant in the moment in which the last stream left leaves a shelf that
 // nobody keeps up: it says nothing about where the history ends.
 func TestAHistoryIsReadToItsEnd(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := join(t, natstest.Start(t, 1).URL(0), natstest.Prefix())
 	log := b.Log()

@@ -56,6 +56,7 @@ func TestClocksApart(t *testing.T) {
 
 // How long a session has been idle is told with it.
 func TestIdleTimeIsTold(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	var row map[string]any
 	is.NoErr(json.Unmarshal(opOf(cluster.SessionChange{Session: cluster.Session{Profile: alice, ActiveAt: time.Now().Add(-time.Minute)}}).Data, &row))
@@ -65,6 +66,7 @@ func TestIdleTimeIsTold(t *testing.T) {
 // The version before tells only when a session was last active, by its own clock; that is
 // not later than now.
 func TestActivityAsTheVersionBeforeTellsIt(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	now := time.Now()
 	is.Equal(sessionRow{Active: now.Add(-time.Minute).UnixMilli()}.activeAt(now).Unix(), now.Add(-time.Minute).Unix())

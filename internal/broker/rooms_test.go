@@ -33,6 +33,7 @@ func (t *toldRooms) change(_ string, _ history.Epoch, in event.Room, changed []r
 // What was read for one who has let go of a tenant since is told nobody: somebody may have
 // begun anew, and know more.
 func TestAnOldReadingTellsNothing(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := natstest.StartProxy(t, b.URL(0))

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"runtime"
@@ -22,7 +23,6 @@ var (
 )
 
 const (
-	linger     = 5 * time.Second // for the last words to a client that does not read
 	maxTick    = 250 * time.Millisecond
 	stormSize  = 1_000 // connects after which memory is given back once they stop
 	stormQuiet = time.Second
@@ -34,6 +34,7 @@ type Config struct {
 	Buffer    int           // bytes that a client who does not read may be owed; four times as many if it takes some of it
 	Budget    int64         // bytes of memory that all clients together may be owed; a frame counts once
 	Heartbeat time.Duration // a stream is sent a beat after so long a silence at most
+	Linger    time.Duration // for the last words to a client that does not read; 0: 5 s
 	Plain     bool          // never takes a socket from net/http
 
 	// Relieved is told, with no lock held, what it took to keep to the budget. May be nil.
@@ -98,6 +99,7 @@ type waiting struct {
 // NewEngine makes an engine; its goroutines start with its first stream, and end
 // with [Engine.Close].
 func NewEngine(cfg Config) *Engine {
+	cfg.Linger = cmp.Or(cfg.Linger, 5*time.Second)
 	e := &Engine{cfg: cfg, lastChunk: &Frame{chunk: []byte("0\r\n\r\n")}, toRead: make(chan reading), stop: make(chan struct{})}
 	e.poller = tcp.NewPoller(&e.owed, e.background.Go, e.told)
 	e.limit.Store(percent(cfg.Budget, budgetShed))

@@ -204,7 +204,7 @@ func (s *Stream) leaveLocked() bool {
 	if !s.talk.shut {
 		s.talk.shut = true
 		s.socket.Shutdown()
-		s.engine.later(&s.engine.lingers, s, linger)
+		s.engine.later(&s.engine.lingers, s, s.engine.cfg.Linger)
 	}
 	return true
 }
@@ -269,7 +269,7 @@ func (s *Stream) serveHijacked(w http.ResponseWriter) error {
 		half.CloseWrite()
 		select {
 		case <-left:
-		case <-time.After(linger):
+		case <-time.After(s.engine.cfg.Linger):
 		}
 	}
 	conn.Close()

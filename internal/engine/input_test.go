@@ -159,7 +159,7 @@ func TestWhoAnswersNoHeartbeat(t *testing.T) {
 // A client that leaves, or resets, is noticed; who is sent last words and does not end is
 // ended.
 func TestSocketsEnd(t *testing.T) {
-	allPaths(t, Config{}, func(t *testing.T, h *house) {
+	allPaths(t, Config{Linger: 500 * time.Millisecond}, func(t *testing.T, h *house) {
 		is := is.New(t)
 		v, g := h.upgrade(t, "leaves", "")
 		v.peer.Close()

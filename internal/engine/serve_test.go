@@ -707,7 +707,7 @@ func TestSlowIsCut(t *testing.T) {
 
 // A client that never reads again does not hold its stream for ever.
 func TestLastWordsDoNotWaitForEver(t *testing.T) {
-	allPaths(t, Config{Buffer: 64 << 10}, func(t *testing.T, h *house) {
+	allPaths(t, Config{Buffer: 64 << 10, Linger: 500 * time.Millisecond}, func(t *testing.T, h *house) {
 		v, g := h.open(t, "a")
 		v.tcp.SetReadBuffer(4 << 10) // and the kernel makes it no larger
 		fill(t, g.Stream, eventFrame(strings.Repeat("x", 10_000)))

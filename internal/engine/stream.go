@@ -119,7 +119,7 @@ func (s *Stream) closeLocked(last *Frame) {
 func (s *Stream) lingerLocked() {
 	if s.closed && s.state == blocked && !s.lingers {
 		s.lingers = true
-		s.engine.later(&s.engine.lingers, s, linger)
+		s.engine.later(&s.engine.lingers, s, s.engine.cfg.Linger)
 	}
 }
 

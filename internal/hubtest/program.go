@@ -191,8 +191,14 @@ func (p *Program) cleanup(t testing.TB) {
 	}
 	if strings.Contains(p.Logs.String(), "WARNING: DATA RACE") {
 		t.Errorf("the hub has a race:\n%s", p.Logs)
+	} else if t.Failed() {
+		lines := strings.SplitAfter(p.Logs.String(), "\n")
+		t.Logf("the last of what the hub at %s wrote:\n%s", p.URL, strings.Join(lines[max(0, len(lines)-lastLines):], ""))
 	}
 }
+
+// lastLines are of a hub's log, which may help to see why a test has failed.
+const lastLines = 40
 
 // Signal sends a signal to the program.
 func (p *Program) Signal(s syscall.Signal) {

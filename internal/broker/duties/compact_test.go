@@ -131,6 +131,7 @@ func readerAt(t *testing.T, url string) *Keeper {
 // Acknowledgements are forgotten once no deadline waits for them. Where one does, they are once
 // there are many: what has come of it is kept with it, and whoever judges next knows it.
 func TestAcknowledgementsAreForgotten(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	k := reader(t)
 	is.NoErr(k.Open(t.Context(), dutyOf(1, time.Hour, "a", "b", "c")))
@@ -163,6 +164,7 @@ func TestAcknowledgementsAreForgotten(t *testing.T) {
 
 // What came of events is kept for a day, and not read by who judges next.
 func TestWhatIsOverIsNotReadAgain(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	k := reader(t)
 	for place := range uint64(20) {
@@ -230,6 +232,7 @@ func TestAJudgeThatEndsAsItMakesItShorter(t *testing.T) {
 // A judge was making what is kept shorter as the stream was made anew: the place that it says is of
 // the one before, and all of the new one is read.
 func TestABeginningOfAnotherStream(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	k := reader(t)
 	d := dutyOf(1, time.Hour, "a")
@@ -241,6 +244,7 @@ func TestABeginningOfAnotherStream(t *testing.T) {
 // A duty that this version does not understand is read by who judges next, which may: what was
 // acknowledged since it was kept stays, too.
 func TestWhatIsNotUnderstoodStays(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	k := reader(t)
 	acknowledgeAll(t, k, 1, "a")
@@ -279,6 +283,7 @@ func TestWhatIsNotUnderstoodIsLoggedNowAndThen(t *testing.T) {
 // What a judge keeps anew is as it was: how much is left, when each acknowledged, who was
 // reported early and when. It takes the place of nothing else.
 func TestADutyIsKeptAnewAsItWas(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	k := reader(t)
 	d := dutyOf(1, time.Hour, "a", "b", "c")
@@ -315,6 +320,7 @@ func TestADutyIsKeptAnewAsItWas(t *testing.T) {
 
 // A message that was kept less than a minute after the milestone before is none.
 func TestMilestones(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	var m milestones
 	begun := time.Now()

@@ -110,6 +110,7 @@ func (h *hub) states(t *testing.T, place uint64) string {
 // What one hub opened and another was told is judged by one of them, whichever; and by the
 // other, once that one has gone.
 func TestOneHubJudges(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	box := outbox.NewMemory(outbox.MemoryConfig{})
@@ -149,6 +150,7 @@ func TestOneHubJudges(t *testing.T) {
 
 // An event that the judge has yet to read is owed: it is not one without recipients.
 func TestWhatTheJudgeHasYetToRead(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h := openHub(t, natstest.Start(t, 1), "one", outbox.NewMemory(outbox.MemoryConfig{}))
 	testkit.Eventually(t, func() bool { return h.judge.Load() != nil })
@@ -159,6 +161,7 @@ func TestWhatTheJudgeHasYetToRead(t *testing.T) {
 
 // A duty of so many recipients that it is kept in parts is one, for who asks.
 func TestPartsAreOne(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	h := openHub(t, b, "one", outbox.NewMemory(outbox.MemoryConfig{}))
@@ -189,6 +192,7 @@ func TestPartsAreOne(t *testing.T) {
 // A client comes back to a hub from a connection that another one holds still, as who polls by turns
 // does each time: it has acknowledged what that one was sent, once that is told.
 func TestComesBackBeforeTheEnd(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	box := outbox.NewMemory(outbox.MemoryConfig{})
@@ -218,6 +222,7 @@ func (slow) Dial(network, address string) (net.Conn, error) {
 
 // A hub that is far from the broker hears what others say from the moment on at which it may be used.
 func TestWhatIsSaidAtOnceIsHeard(t *testing.T) {
+	t.Parallel()
 	b := natstest.Start(t, 1)
 	box := outbox.NewMemory(outbox.MemoryConfig{})
 	one := openHub(t, b, "one", box)

@@ -102,6 +102,7 @@ func items(t *testing.T, box outbox.Box, n int) (text string) {
 
 // Acknowledgements with filters as long as they may be do not keep others from being judged.
 func TestLongFilters(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	box := outbox.NewMemory(outbox.MemoryConfig{})
 	k, stop := start(t, natstest.Start(t, 1), natstest.Prefix(), box)
@@ -124,6 +125,7 @@ func TestLongFilters(t *testing.T) {
 // Who was to be reported at once is known to whoever judges next: nobody else is taken for
 // reported.
 func TestTheAbsentStayTheSame(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b, prefix, box := natstest.Start(t, 1), natstest.Prefix(), outbox.NewMemory(outbox.MemoryConfig{})
 	k, stop := start(t, b, prefix, box)
@@ -151,6 +153,7 @@ func TestTheAbsentStayTheSame(t *testing.T) {
 
 // A stream that was removed is made anew, and what is kept there is judged.
 func TestJudgingGoesOnWhereTheStreamIsMadeAnew(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b, prefix, box := natstest.Start(t, 1), natstest.Prefix(), outbox.NewMemory(outbox.MemoryConfig{})
 	k, stop := start(t, b, prefix, box)
@@ -169,6 +172,7 @@ func TestJudgingGoesOnWhereTheStreamIsMadeAnew(t *testing.T) {
 // A deadline is judged once what was left of it has passed, also where the judge's clock is ahead
 // of the one that set it or behind, and by whichever judge.
 func TestADeadlineOfAnothersClock(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		off   time.Duration // by which the clock that set it is off
 		again bool          // another judges
@@ -205,6 +209,7 @@ func TestADeadlineOfAnothersClock(t *testing.T) {
 // When something was kept is said by the clock of who reads it: of what was there before by how
 // old it is by the broker's, and never as longer ago than it can be.
 func TestWhenSomethingWasKept(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	now := time.Now()
 	for _, ahead := range []time.Duration{-time.Hour, 0, time.Hour} {
@@ -282,6 +287,7 @@ func TestLostAcknowledgementsAreCounted(t *testing.T) {
 
 // What another version kept is not understood, which is counted, and the rest is.
 func TestWhatIsNotUnderstoodIsCounted(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	box := outbox.NewMemory(outbox.MemoryConfig{})
 	k, stop := start(t, natstest.Start(t, 1), natstest.Prefix(), box)
@@ -296,6 +302,7 @@ func TestWhatIsNotUnderstoodIsCounted(t *testing.T) {
 
 // Who judges no more has nothing of it in memory: another does, and hubs take turns for months.
 func TestWhoJudgesNoMoreKeepsNothing(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	k, stop := start(t, natstest.Start(t, 1), natstest.Prefix(), outbox.NewMemory(outbox.MemoryConfig{}))
 	for place := range uint64(20) {

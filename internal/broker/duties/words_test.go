@@ -38,6 +38,7 @@ func TestAcknowledgementsWithoutABreak(t *testing.T) {
 
 // A word says what the connection wanted: all, some types, or nothing.
 func TestWhatAConnectionWanted(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		patterns []string
 		wants    bool

@@ -62,6 +62,7 @@ func TestServersThatAreKilled(t *testing.T) {
 	t.Parallel()
 	for _, servers := range []int{1, 3} {
 		t.Run(fmt.Sprint(servers), func(t *testing.T) {
+			t.Parallel()
 			is := is.New(t)
 			p := natstest.StartProcesses(t, servers)
 			var boxes []*Box

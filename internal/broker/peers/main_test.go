@@ -8,7 +8,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testkit.MostlyWaits(4)
+	testkit.MostlyWaits(8)
 	testkit.Main(m, natstest.Clean)
 }
 
