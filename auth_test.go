@@ -80,6 +80,7 @@ func ask(handler http.Handler, method, target, body string, headers ...string) *
 }
 
 func TestBadCredentials(t *testing.T) {
+	t.Parallel()
 	alone(t, "its requests end before they begin")
 	is := is.New(t)
 	rsaKey, _ := rsa.GenerateKey(rand.Reader, 2048)

@@ -10,6 +10,7 @@ import (
 
 // A place has one text on all hubs, and survives them.
 func TestCursorsAreTheSameOnAllHubs(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	all, nodes := threeHubs(t)
 	client := all.open(t, meQuery)

@@ -48,6 +48,7 @@ func (h *testHub) openProbe(t testing.TB, query string, headers ...string) (*htt
 const maxOwnProbes = 12
 
 func TestProbe(t *testing.T) {
+	t.Parallel()
 	for _, plain := range []bool{false, true} {
 		is := is.New(t)
 		h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Plain = plain })

@@ -80,6 +80,7 @@ func (h *testHub) everybody(t testing.TB, query string) (ids []string, count any
 // What changes a connection through its own hub changes it through another as well:
 // nothing, empty and all stay apart on the way.
 func TestAdjustThroughAnotherHub(t *testing.T) {
+	t.Parallel()
 	a, b := aPair(t, theBroker(t), func(_ *HubConfig, p *PresenceConfig) { p.Audience = settings.AudienceTenant })
 	for i, body := range []string{
 		`{"types":[]}`, `{"types":["*"]}`, `{"types":["a.b","c.*"]}`, `{"types":null}`,

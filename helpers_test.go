@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	case testkit.RaceDetector: // all that works takes some eight times as long
 		testkit.MostlyWaits(4)
 	default:
-		testkit.MostlyWaits(8)
+		testkit.MostlyWaits(16)
 	}
 	hubtest.Main(m)
 }

@@ -20,6 +20,7 @@ import (
 // A resume that the broker stops answering in the middle of is ended, to be tried
 // again later.
 func TestMetricsOfCapacity(t *testing.T) {
+	t.Parallel()
 	alone(t, "it makes its own")
 	is := is.New(t)
 	proxy := natstest.Start(t, 1).Proxies(t)[0]

@@ -346,6 +346,7 @@ func TestMetricsOfRefusals(t *testing.T) {
 
 // Who owes an acknowledgement is counted until the deadline, and what came of them after it.
 func TestMetricsOfDuties(t *testing.T) {
+	t.Parallel()
 	alone(t, "only the hub that judges counts")
 	h := newTestHub(t)
 	handler := h.API.Handler()

@@ -106,6 +106,7 @@ func TestTheLastPlaceAcknowledges(t *testing.T) {
 
 // Whichever hub judges knows who has a connection.
 func TestWhoIsThereIsNotReportedAsAbsent(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h, nodes := threeHubs(t)
 	var clients []*testClient
@@ -133,6 +134,7 @@ func TestWhoIsThereIsNotReportedAsAbsent(t *testing.T) {
 // The last word of a page that is closed may come to another hub than the one that had its stream,
 // behind the end of it.
 func TestAcknowledgedBehindTheEndElsewhere(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h, nodes := threeHubs(t)
 	c := nodes[0].open(t, "tenant=acme&profile=me&ack=true")
@@ -170,6 +172,7 @@ func TestComesBackFromAnotherThanIsThere(t *testing.T) {
 // A client comes back to a hub while another one has not noticed yet that it has left: it acknowledges
 // what it had there, if it says so. Nobody else can say it.
 func TestComesBackUnnoticed(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h, nodes := threeHubs(t)
 	const query = "tenant=acme&ack=true&profile="
@@ -190,6 +193,7 @@ func TestComesBackUnnoticed(t *testing.T) {
 // Who does not name the connection that it comes back from may come from one that another hub has
 // still: it acknowledges nothing that another device was sent, which has gone.
 func TestComesBackUnnamedFromElsewhere(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h, nodes := threeHubs(t)
 	const query = "tenant=acme&profile=me&ack=true"

@@ -447,6 +447,7 @@ func TestPollTyping(t *testing.T) {
 
 // Three hubs round robin: with the cursor carried nothing is lost, and nothing comes twice.
 func TestPollOfThreeHubs(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	all, nodes := threeHubs(t)
 	query, me := meQuery+"&client=tab", event.Profile{Type: "user", ID: "me"}
@@ -602,6 +603,7 @@ func TestPollAcknowledgesBesideAnother(t *testing.T) {
 // Who polls three hubs by turns, and says each time which connection it was answered by, acknowledges
 // with each cursor: that connection ends only once its hub hears of the next poll.
 func TestPollAcknowledgesByTurns(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h, nodes := threeHubs(t)
 	query := meQuery + "&client=a&ack=true"

@@ -66,6 +66,7 @@ func allocated(handler http.Handler, r *http.Request) (int, *discarded) {
 // However wrong a body is, refusing it takes a few times its size, and is answered with
 // no more.
 func TestARefusalCostsWhatABodyDoes(t *testing.T) {
+	t.Parallel()
 	if !byItself(t) {
 		return
 	}

@@ -341,6 +341,7 @@ func TestACrowdedProfileIsLoggedOnce(t *testing.T) {
 
 // What other hubs have told of is counted, whether there is room for it or not.
 func TestStateOfOtherHubs(t *testing.T) {
+	t.Parallel()
 	alone(t, "it makes its own")
 	is := is.New(t)
 	all := newCluster(t, 2, natstest.Start(t, 1), openDoor(t), access.RatesConfig{}, withState(1<<20))

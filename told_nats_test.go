@@ -103,25 +103,34 @@ func TestADrainIsNotTold(t *testing.T) {
 // back, so are its people.
 func TestOthersTellOfAHubThatIsGone(t *testing.T) {
 	t.Parallel()
-	nodes, proxies, _ := tellingHubs(t, 3, 10*time.Second, outbox.TypePresence, outbox.TypeGroupOccupied, outbox.TypeGroupVacated)
-	nodes[0].changes(t, "PUT", "/v1/tenants/acme/groups/staff/members", `{"members":["alice"]}`)
-	for i := range nodes { // each is the foremost once, or none is
-		left := append(append([]*testHub{}, nodes[:i]...), nodes[i+1:]...)
-		last := func() map[string]string { return lastOf(toldItems(t, left[0].outbox, "acme")) }
-		nodes[i].open(t, "tenant=acme&profile=alice")
-		knows(t, nodes, alice, presence.Online)
-		eventually(t, func() bool { s := last(); return s["alice"] == "online" && s["staff"] == "group.occupied" })
-		proxies[i].Cut()
-		knows(t, left, alice, presence.Offline)
-		eventually(t, func() bool { s := last(); return s["alice"] == "offline" && s["staff"] == "group.vacated" })
-		proxies[i].Mend()
-		knows(t, nodes, alice, presence.Online)
-		eventually(t, func() bool { s := last(); return s["alice"] == "online" && s["staff"] == "group.occupied" })
-		for _, c := range nodes[i].streams.Connections("acme", nil) {
-			nodes[i].streams.Kick(c, delivery.CloseKicked)
-		}
-		knows(t, nodes, alice, presence.Offline)
-		eventually(t, func() bool { s := last(); return s["alice"] == "offline" && s["staff"] == "group.vacated" })
+	for nth, which := range []string{"the foremost", "the second", "the last"} {
+		t.Run(which, func(t *testing.T) {
+			t.Parallel()
+			nodes, proxies, _ := tellingHubs(t, 3, 10*time.Second, outbox.TypePresence, outbox.TypeGroupOccupied, outbox.TypeGroupVacated)
+			nodes[0].changes(t, "PUT", "/v1/tenants/acme/groups/staff/members", `{"members":["alice"]}`)
+			order := []int{0, 1, 2}
+			slices.SortFunc(order, func(i, k int) int {
+				a, b := nodes[i].peers.Node(), nodes[k].peers.Node()
+				return slices.Compare(a[:], b[:])
+			})
+			gone := order[nth]
+			left := slices.Delete(slices.Clone(nodes), gone, gone+1)
+			last := func() map[string]string { return lastOf(toldItems(t, left[0].outbox, "acme")) }
+			nodes[gone].open(t, "tenant=acme&profile=alice")
+			knows(t, nodes, alice, presence.Online)
+			eventually(t, func() bool { s := last(); return s["alice"] == "online" && s["staff"] == "group.occupied" })
+			proxies[gone].Cut()
+			knows(t, left, alice, presence.Offline)
+			eventually(t, func() bool { s := last(); return s["alice"] == "offline" && s["staff"] == "group.vacated" })
+			proxies[gone].Mend()
+			knows(t, nodes, alice, presence.Online)
+			eventually(t, func() bool { s := last(); return s["alice"] == "online" && s["staff"] == "group.occupied" })
+			for _, c := range nodes[gone].streams.Connections("acme", nil) {
+				nodes[gone].streams.Kick(c, delivery.CloseKicked)
+			}
+			knows(t, nodes, alice, presence.Offline)
+			eventually(t, func() bool { s := last(); return s["alice"] == "offline" && s["staff"] == "group.vacated" })
+		})
 	}
 }
 
