@@ -15,7 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testkit.MostlyWaits(4)
+	testkit.MostlyWaits(5)
 	hubtest.Main(m)
 }
 

@@ -1,4 +1,4 @@
-package silence
+package process
 
 import (
 	"encoding/json"
@@ -20,8 +20,6 @@ import (
 	"realtimehub/internal/sse"
 	"realtimehub/internal/testkit"
 )
-
-func TestMain(m *testing.M) { hubtest.Main(m) }
 
 // silence is for how long each stream is left alone: for longer than the minute after which
 // much of what stands between ends one; in CI for two minutes, so long as the hub's own
@@ -82,6 +80,7 @@ func startPlainNginx(t *testing.T, hub string) (addr string) {
 // stream that nothing happens on is open on each transport, and so is one without
 // heartbeats.
 func TestSilenceInRealTime(t *testing.T) {
+	t.Parallel()
 	cert, key := hubtest.WriteCertificate(t, t.TempDir(), "localhost")
 	open := hubtest.Start(t, "REALTIME_PRESENCE_AUDIENCE=none") // or streams would hear of each other
 	secured := hubtest.Start(t, "REALTIME_PRESENCE_AUDIENCE=none", "REALTIME_TLS_CERT="+cert, "REALTIME_TLS_KEY="+key)
