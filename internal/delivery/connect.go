@@ -139,7 +139,7 @@ func (s *Streams) newConnection(sub Subscription) (*owner, error) {
 		c.linger.asked.Store(now.UnixNano())
 	}
 	if sub.Acks && s.duties != nil {
-		c.acks = &acks{conn: c, timeouts: &s.timeouts, previous: sub.Previous}
+		c.acks = &acks{conn: c, timeouts: s.timeouts, previous: sub.Previous}
 	}
 	c.activeAt.Store(now.UnixNano())
 	own := &owner{streams: s, conn: c}

@@ -56,8 +56,10 @@ func New(cfg Config) Parts {
 		node: cfg.Node, retry: cfg.Retry, heartbeat: cfg.Heartbeat, open: directory{most: cfg.Most, by: noTransports()},
 		tenants: tenants, members: members, log: cfg.Log, logger: cfg.Logger, count: counts,
 		inline:  members.OwnsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes), // else it waits for the service
-		drained: make(chan struct{}), reporter: cfg.Reporter, duties: cfg.Duties, timeouts: timeouts{after: cfg.AckTimeout},
+		drained: make(chan struct{}), reporter: cfg.Reporter, duties: cfg.Duties,
 	}
+	streams.expiry = newExpiry(streams.expiring, streams.expired)
+	streams.timeouts = newTimeouts(cfg.AckTimeout, streams.unacked)
 	kept := func() int64 { return cfg.Log.Held() + cfg.Quotas.State.Total() + cfg.Quotas.IDs.Total() }
 	streams.start(engine.Config{Buffer: cfg.StreamBuffer, Budget: cfg.MemoryBudget, Heartbeat: cfg.Heartbeat, Plain: cfg.Plain}, cfg.Memory, kept)
 	d := Parts{tenants, members, streams, &Dispatcher{tenants, members, streams, counts, cfg.Logger}, counts}

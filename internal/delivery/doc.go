@@ -11,6 +11,6 @@
 //
 // Locks are taken in this order: the gate of a tenant whose shared rooms are changed, the gate
 // of a tenant that is made or forgotten, the tenant's mu, and then one of the leaves: that of
-// Tenants, of the open streams' directory, of expiry, or of a stream. No lock is held while
+// Tenants, of the open streams' directory, of expiry (and an alarm's beneath it), or of a stream. No lock is held while
 // anything waits for a client or for the network.
 package delivery

@@ -3,10 +3,8 @@ package delivery
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
-	"realtimehub/internal/due"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/fair"
 )
@@ -195,7 +193,7 @@ func (s *Streams) Drained() <-chan struct{} { return s.drained }
 func (s *Streams) Refuse() {
 	s.open.shut()
 	s.endOnce.Do(func() {
-		s.expiry.stop()
+		s.expiry.alarm.Stop()
 		close(s.drained)
 	})
 }
@@ -253,69 +251,21 @@ func (s *Streams) unacked(a *acks) {
 
 // timeouts finds connections that have owed an acknowledgement for too long.
 type timeouts struct {
-	after time.Duration // static; 0: none is ended
-	end   func(*acks)   // static; called with no lock held
+	after time.Duration // 0: none is ended
+	alarm *fair.Alarm[*acks]
+}
 
-	mu sync.Mutex
-	// Guarded by mu, which is a leaf.
-	due   due.Queue[*acks]
-	timer *time.Timer // nil before the first
+func newTimeouts(after time.Duration, end func(*acks)) *timeouts {
+	return &timeouts{after, fair.NewAlarm(func(a *acks) string { return a.conn.Tenant }, end)}
 }
 
 // await looks at a connection once what it owes since a time could be owed for too long. The
 // tenant is locked.
 func (t *timeouts) await(a *acks, since time.Time) {
-	if t.after == 0 {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if a.due.At().IsZero() {
-		t.due.Set(a, since.Add(t.after))
-		t.armLocked()
+	if t.after > 0 {
+		t.alarm.SetNew(a, since.Add(t.after))
 	}
 }
 
 // forget has a connection looked at no more.
-func (t *timeouts) forget(a *acks) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.due.Set(a, time.Time{})
-}
-
-func (t *timeouts) armLocked() {
-	if t.due.Len() == 0 {
-		return
-	}
-	_, at := t.due.First()
-	if wait := time.Until(at); t.timer == nil {
-		t.timer = time.AfterFunc(wait, t.fire)
-	} else {
-		t.timer.Reset(wait)
-	}
-}
-
-func (t *timeouts) fire() {
-	now := time.Now()
-	for more := true; more; {
-		var come []*acks
-		come, more = t.take(now)
-		fair.ForEach(len(come), func(i int) { t.end(come[i]) })
-	}
-}
-
-// take takes up to a piece of those whose time has come, and says whether there may be more.
-func (t *timeouts) take(now time.Time) (come []*acks, more bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for range duePiece {
-		next, ok := t.due.Next(now)
-		if !ok {
-			t.armLocked()
-			return come, false
-		}
-		t.due.Set(next, time.Time{})
-		come = append(come, next)
-	}
-	return come, true
-}
+func (t *timeouts) forget(a *acks) { t.alarm.Set(a, time.Time{}) }

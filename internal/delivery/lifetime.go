@@ -3,7 +3,6 @@ package delivery
 import (
 	"context"
 	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -181,18 +180,22 @@ func (s *Streams) rests(c *Connection, turn uint32, why CloseReason) bool {
 // expiringBefore is how long before its end a stream is told of it.
 const expiringBefore = 30 * time.Second
 
-// expiry ends connections when their tokens do: one timer for all of them.
+// expiry ends connections when their tokens do.
 type expiry struct {
 	// Both are called with no lock held, one connection of a tenant after the other. The time
 	// may have been set anew meanwhile: stands tells.
 	warn func(*lifetime) // of the end that comes
 	end  func(*lifetime)
 
-	mu sync.Mutex
-	// Guarded by mu, which is a leaf.
-	due     due.Queue[*lifetime]
-	timer   *time.Timer // nil before the first
-	stopped bool
+	alarm *fair.Alarm[*lifetime] // static
+
+	mu sync.Mutex // guards the connections' lifetimes; no lock but the alarm's is taken beneath it
+}
+
+func newExpiry(warn, end func(*lifetime)) *expiry {
+	e := &expiry{warn: warn, end: end}
+	e.alarm = fair.NewAlarm(func(l *lifetime) string { return l.conn.Tenant }, e.comes)
+	return e
 }
 
 // set has a connection end at a time, sooner or later than it was to; at zero it
@@ -201,68 +204,31 @@ func (e *expiry) set(c *Connection, expires time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if c.lifetime != nil {
-		e.due.Set(c.lifetime, time.Time{})
+		e.alarm.Set(c.lifetime, time.Time{})
 		c.lifetime = nil
 	}
 	if !expires.IsZero() {
 		c.lifetime = &lifetime{conn: c, expires: expires}
-		e.due.Set(c.lifetime, expires.Add(-expiringBefore))
-		e.armLocked()
+		e.alarm.Set(c.lifetime, expires.Add(-expiringBefore))
 	}
 }
 
-func (e *expiry) armLocked() {
-	if e.due.Len() == 0 || e.stopped {
-		return
-	}
-	_, at := e.due.First()
-	wait := time.Until(at)
-	if e.timer == nil {
-		e.timer = time.AfterFunc(wait, e.fire)
+// comes is of a lifetime whose end comes, or has come.
+func (e *expiry) comes(l *lifetime) {
+	if time.Now().Before(l.expires) {
+		e.endsLater(l)
+		e.warn(l)
 	} else {
-		e.timer.Reset(wait)
+		e.end(l)
 	}
 }
 
-func (e *expiry) fire() {
-	now := time.Now()
-	come := map[string][]*lifetime{} // by tenant: one that is busy keeps no other's waiting
-	for more := true; more; {
-		more = e.take(come, now)
-	}
-	lists := slices.Collect(maps.Values(come))
-	fair.ForEach(len(lists), func(i int) {
-		for _, l := range lists[i] {
-			if l.expires.After(now) {
-				e.warn(l)
-			} else {
-				e.end(l)
-			}
-		}
-	})
-}
-
-// duePiece is how many that are due are taken at a time under a lock of all tenants.
-const duePiece = 1000
-
-// take takes up to a piece of those whose time has come, and says whether there may be more.
-func (e *expiry) take(come map[string][]*lifetime, now time.Time) (more bool) {
+func (e *expiry) endsLater(l *lifetime) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for range duePiece {
-		next, ok := e.due.Next(now)
-		if !ok || e.stopped {
-			e.armLocked()
-			return false
-		}
-		come[next.conn.Tenant] = append(come[next.conn.Tenant], next)
-		if next.expires.After(now) {
-			e.due.Set(next, next.expires)
-		} else {
-			e.due.Set(next, time.Time{})
-		}
+	if l.conn.lifetime == l {
+		e.alarm.Set(l, l.expires)
 	}
-	return true
 }
 
 // stands says that a connection's time was not set anew.
@@ -270,16 +236,6 @@ func (e *expiry) stands(l *lifetime) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return l.conn.lifetime == l
-}
-
-// stop has nothing end any more.
-func (e *expiry) stop() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.stopped = true
-	if e.timer != nil {
-		e.timer.Stop()
-	}
 }
 
 // lifetime is of a connection that ends by itself; due is the warning,

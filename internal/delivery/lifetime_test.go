@@ -93,33 +93,6 @@ func TestProlongedWhileOthersAreWarned(t *testing.T) {
 	})
 }
 
-// However many are due at once, others get the lock, which is that of all tenants, after each
-// piece.
-func TestWhatIsDueIsTakenInPieces(t *testing.T) {
-	is := is.New(t)
-	const all = 2*duePiece + 10
-	e, due := &expiry{}, time.Now().Add(time.Hour)
-	defer e.stop()
-	late := &timeouts{after: time.Hour}
-	for range all {
-		e.set(&Connection{Tenant: "acme"}, due)
-		late.await(&acks{}, time.Now())
-	}
-	defer late.timer.Stop()
-	come, now := map[string][]*lifetime{}, due.Add(time.Hour)
-	owing := 0
-	for i, rest := range []int{duePiece + 10, 10, 0} {
-		is.Equal(e.take(come, now), i < 2)
-		is.Equal(e.due.Len(), rest)
-		some, more := late.take(now)
-		is.Equal(more, i < 2)
-		owing += len(some)
-		is.Equal(late.due.Len(), rest)
-	}
-	is.Equal(len(come["acme"]), all)
-	is.Equal(owing, all)
-}
-
 // A client that asks again and again is one connection, until it has not asked for a while.
 func TestAConnectionLingers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -53,8 +53,8 @@ type Streams struct {
 	overload  *overload.Guard
 	away      *overload.Returns
 	opening   *fair.Semaphore[string] // of tenants, by Connect
-	expiry    expiry
-	timeouts  timeouts
+	expiry    *expiry
+	timeouts  *timeouts
 	lately    lately
 	count     *Counts
 	turnedOff rate.Sometimes
@@ -75,8 +75,6 @@ func (s *Streams) start(cfg engine.Config, use overload.Use, kept func() int64) 
 		atOnce = 512 // each may wait for the broker
 	}
 	s.openAtOnce(atOnce)
-	s.expiry.warn, s.expiry.end = s.expiring, s.expired
-	s.timeouts.end = s.unacked
 	s.turnedOff.Interval = time.Second
 	s.cuts = count.NewWords(CloseSlow, CloseNoisy, CloseProtocol)
 	s.cutting.Say = func() {
