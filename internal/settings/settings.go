@@ -252,8 +252,8 @@ func kindName(t reflect.Type) string {
 	return "whole number such as 1048576, without a unit"
 }
 
-// Unknown are those with our prefix that mean nothing, such as a misspelt one; the
-// TOKEN is the doctor's.
+// Unknown are those with our prefix that mean nothing, such as a misspelt one; TOKEN, URL and
+// TENANT are of the commands that ask a hub.
 func Unknown(environ []string) (unknown []string) {
 	params, _ := env.GetFieldParamsWithOptions(&Config{}, env.Options{Prefix: Prefix})
 	for _, line := range environ {
