@@ -61,8 +61,8 @@ var errNothing = errors.New("nothing is kept there: no hub with this REALTIME_NA
 
 var errHalf = errors.New("there is no history beside what else is kept: a restore goes on there, or was cut off (run it again)")
 
-// Write writes the streams of a prefix.
-func Write(ctx context.Context, nc *nats.Conn, prefix string, to io.Writer) (s Summary, err error) {
+// Save writes the streams of a prefix.
+func Save(ctx context.Context, nc *nats.Conn, prefix string, to io.Writer) (s Summary, err error) {
 	archive := tar.NewWriter(to)
 	text, _ := json.Marshal(about{format, prefix, time.Now().UTC()})
 	if err := put(archive, aboutName, text); err != nil {

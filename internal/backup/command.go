@@ -49,7 +49,7 @@ func Command(ctx context.Context, name string, args, environ []string, out io.Wr
 	case restoring:
 		s, err = load(ctx, nc, cfg, file)
 	case file == piped:
-		s, err = Write(ctx, nc, cfg.NATSPrefix, out)
+		s, err = Save(ctx, nc, cfg.NATSPrefix, out)
 	default:
 		s, err = save(ctx, nc, cfg.NATSPrefix, file)
 	}
@@ -83,7 +83,7 @@ func save(ctx context.Context, nc *nats.Conn, prefix, path string) (s Summary, e
 	}
 	defer os.Remove(file.Name())
 	to := bufio.NewWriterSize(file, 1<<20)
-	s, err = Write(ctx, nc, prefix, to)
+	s, err = Save(ctx, nc, prefix, to)
 	if err == nil {
 		err = to.Flush()
 	}
@@ -102,7 +102,7 @@ func load(ctx context.Context, nc *nats.Conn, cfg settings.Config, path string) 
 		defer file.Close()
 	}
 	for try := 1; ; try++ {
-		s, err = Read(ctx, nc, cfg.NATSPrefix, replicas(cfg), bufio.NewReaderSize(file, 1<<20))
+		s, err = Restore(ctx, nc, cfg.NATSPrefix, replicas(cfg), bufio.NewReaderSize(file, 1<<20))
 		if path == piped || !errors.Is(err, errUnfinished) || try == loadTries {
 			return s, err
 		}

@@ -47,7 +47,7 @@ func TestRestoreThatWasKilled(t *testing.T) {
 			t.Parallel()
 			is := is.New(t)
 			at.ask(t, func(nc *nats.Conn) {
-				_, err := Read(t.Context(), nc, prefix, at.replicas, &dying{bytes.NewReader(text), begins[second], nc.Close})
+				_, err := Restore(t.Context(), nc, prefix, at.replicas, &dying{bytes.NewReader(text), begins[second], nc.Close})
 				is.True(errors.Is(err, nats.ErrConnectionClosed))
 			})
 			is.Equal(len(at.streamsOf(t)), 3) // all but the journal, and the mark
@@ -73,7 +73,7 @@ func TestRestoreThatWasKilled(t *testing.T) {
 			is.True(err != nil && strings.Contains(err.Error(), "run it again"))
 			is.True(strings.Contains(logs.String(), "run it again"))
 
-			_, err = Read(t.Context(), nc, prefix, 1, bytes.NewReader(text))
+			_, err = Restore(t.Context(), nc, prefix, 1, bytes.NewReader(text))
 			is.NoErr(err)
 			leave()
 			is.Equal(at.streamsOf(t), three(1))
@@ -110,7 +110,7 @@ func TestOneRestoreAtATime(t *testing.T) {
 				_, other = at.command(t, "restore", file)
 			}
 		}
-		_, err := Read(t.Context(), nc, prefix, 1, &dying{bytes.NewReader(text), len(text) / 2, once})
+		_, err := Restore(t.Context(), nc, prefix, 1, &dying{bytes.NewReader(text), len(text) / 2, once})
 		is.NoErr(err)
 		is.True(other != nil && strings.Contains(other.Error(), "another restore goes on there"))
 	})

@@ -2,7 +2,7 @@
 // servers that have nothing yet, wherever it came from: of one hub or several, in folders or
 // on NATS servers.
 //
-// [Command] is what the program does for "backup" and "restore". [Write] and [Read] do the
+// [Command] is what the program does for "backup" and "restore". [Save] and [Restore] do the
 // work over a connection to the server that keeps everything.
 //
 // A backup has whatever was acknowledged before it began. It may have some of what came while

@@ -55,10 +55,10 @@ func checkAbout(archive *tar.Reader, prefix string) error {
 	return nil
 }
 
-// Read has the server keep what a backup has, so many times; nothing, if it is not whole. It
+// Restore has the server keep what a backup has, so many times; nothing, if it is not whole. It
 // refuses where events or memberships are kept already. Hubs that run there find what was
 // restored, and as often as they have it kept.
-func Read(ctx context.Context, nc *nats.Conn, prefix string, replicas int, from io.Reader) (s Summary, err error) {
+func Restore(ctx context.Context, nc *nats.Conn, prefix string, replicas int, from io.Reader) (s Summary, err error) {
 	archive := tar.NewReader(from)
 	if err := checkAbout(archive, prefix); err != nil {
 		return s, err

@@ -115,7 +115,7 @@ func TestRestoreThatIsBrokenOff(t *testing.T) {
 						ctx, cancel := context.WithCancel(t.Context())
 						err := errUnfinished
 						for errors.Is(err, errUnfinished) { // of the one before
-							_, err = Read(ctx, nc, prefix, at.replicas, &breaking{bytes.NewReader(text), middle, cancel})
+							_, err = Restore(ctx, nc, prefix, at.replicas, &breaking{bytes.NewReader(text), middle, cancel})
 						}
 						if !errors.Is(err, context.Canceled) {
 							t.Fatalf("%s: %v", name, err)
@@ -123,7 +123,7 @@ func TestRestoreThatIsBrokenOff(t *testing.T) {
 						if strings.HasSuffix(name, "/1") {
 							bad := slices.Clone(text)
 							bad[min(middle, begins[i]+512+sizes[i]/2)] ^= 0xff // an entry is filled up to a whole block
-							_, err = Read(t.Context(), nc, prefix, at.replicas, bytes.NewReader(bad))
+							_, err = Restore(t.Context(), nc, prefix, at.replicas, bytes.NewReader(bad))
 							is.True(err != nil)
 						}
 						cancel()

@@ -3,8 +3,10 @@ package delivery
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
+	"realtimehub/internal/due"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/fair"
 )
@@ -269,3 +271,74 @@ func (t *timeouts) await(a *acks, since time.Time) {
 
 // forget has a connection looked at no more.
 func (t *timeouts) forget(a *acks) { t.alarm.Set(a, time.Time{}) }
+
+// expiringBefore is how long before its end a stream is told of it.
+const expiringBefore = 30 * time.Second
+
+// expiry ends connections when their tokens do.
+type expiry struct {
+	// Both are called with no lock held, one connection of a tenant after the other. The time
+	// may have been set anew meanwhile: stands tells.
+	warn func(*lifetime) // of the end that comes
+	end  func(*lifetime)
+
+	alarm *fair.Alarm[*lifetime] // static
+
+	mu sync.Mutex // guards the connections' lifetimes; no lock but the alarm's is taken beneath it
+}
+
+func newExpiry(warn, end func(*lifetime)) *expiry {
+	e := &expiry{warn: warn, end: end}
+	e.alarm = fair.NewAlarm(func(l *lifetime) string { return l.conn.Tenant }, e.comes)
+	return e
+}
+
+// set has a connection end at a time, sooner or later than it was to; at zero it
+// does not end by itself.
+func (e *expiry) set(c *Connection, expires time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c.lifetime != nil {
+		e.alarm.Set(c.lifetime, time.Time{})
+		c.lifetime = nil
+	}
+	if !expires.IsZero() {
+		c.lifetime = &lifetime{conn: c, expires: expires}
+		e.alarm.Set(c.lifetime, expires.Add(-expiringBefore))
+	}
+}
+
+// comes is of a lifetime whose end comes, or has come.
+func (e *expiry) comes(l *lifetime) {
+	if time.Now().Before(l.expires) {
+		e.endsLater(l)
+		e.warn(l)
+	} else {
+		e.end(l)
+	}
+}
+
+func (e *expiry) endsLater(l *lifetime) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if l.conn.lifetime == l {
+		e.alarm.Set(l, l.expires)
+	}
+}
+
+// stands says that a connection's time was not set anew.
+func (e *expiry) stands(l *lifetime) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return l.conn.lifetime == l
+}
+
+// lifetime is of a connection that ends by itself; due is the warning,
+// then the end.
+type lifetime struct {
+	due     due.Item
+	conn    *Connection
+	expires time.Time
+}
+
+func (l *lifetime) Due() *due.Item { return &l.due }
