@@ -15,6 +15,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -105,6 +106,7 @@ type app struct {
 
 	background context.Context // ends with the program
 	stop       context.CancelFunc
+	judging    sync.WaitGroup // of what is owed, until background ends: it needs the store
 
 	auth        *access.Auth
 	certificate *serve.Certificate // nil: no TLS
@@ -130,6 +132,8 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		return err
 	}
 	defer a.backing.leave()
+	defer a.judging.Wait()
+	defer a.stop()
 	if err := a.listen(ctx); err != nil {
 		return err
 	}
@@ -281,7 +285,7 @@ func (a *app) announce() {
 // who starts the process again has another. An error is of an address.
 func (a *app) serve(ctx context.Context) (broken, err error) {
 	go a.hub.presence.Run(a.background)
-	go a.hub.duties.Run(a.background)
+	a.judging.Go(func() { a.hub.duties.Run(a.background) })
 	go sweep(a.background, a.hub, a.cfg.HistoryTTL)
 	go a.hub.WatchMemory(a.background)
 	go plan.GiveBack(a.background)

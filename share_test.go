@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -325,7 +324,7 @@ func TestNamesDoNotHoldTheirRequest(t *testing.T) {
 func TestACrowdedProfileIsLoggedOnce(t *testing.T) {
 	alone(t, "each hub has its own log")
 	is := is.New(t)
-	var logged bytes.Buffer
+	var logged syncBuffer
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
 	first := h.open(t, meQuery)
 	h.settle(t) // or one that polls is not told

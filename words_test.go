@@ -41,7 +41,7 @@ func TestWordsOfTheStore(t *testing.T) {
 // What is set for NATS alone does not hold up a hub with a folder, which is warned of it.
 func TestCredentialsOfNATSBesideAFolder(t *testing.T) {
 	is := is.New(t)
-	var logs strings.Builder
+	var logs syncBuffer
 	ctx, stop := context.WithCancel(t.Context())
 	environ := []string{"REALTIME_DRAIN=0", "REALTIME_ADDR=127.0.0.1:0", "REALTIME_DATA=" + t.TempDir(), "REALTIME_NATS_CREDS=" + filepath.Join(t.TempDir(), "missing")}
 	is.NoErr(run(ctx, environ, &logs, func(net.Addr) { stop() }))

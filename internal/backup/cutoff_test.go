@@ -17,6 +17,7 @@ import (
 
 	"realtimehub/internal/broker"
 	"realtimehub/internal/settings"
+	"realtimehub/internal/testkit"
 )
 
 // dying calls end once so much was read.
@@ -60,7 +61,7 @@ func TestRestoreThatWasKilled(t *testing.T) {
 			nc, leave, err := connect(cfg, true) // where the hub finds it
 			is.NoErr(err)
 			ctx, stop := context.WithCancel(t.Context())
-			var logs bytes.Buffer
+			var logs testkit.Buffer
 			to := io.MultiWriter(&logs, &seeing{"a restore was cut off", stop})
 			hub := broker.Config{URL: nc.ConnectedUrl(), Prefix: prefix, Replicas: 1, Limits: limits, Logger: slog.New(slog.NewTextHandler(to, nil))}
 			if at.servers == nil {

@@ -45,7 +45,7 @@ func (c *conn) Close() error {
 // room is a lobby and who comes to it.
 type room struct {
 	*Lobby
-	logs strings.Builder
+	logs testkit.Buffer
 }
 
 func newRoom(cfg Config) *room {
