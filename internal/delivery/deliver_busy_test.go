@@ -138,6 +138,61 @@ func TestABroadcastLetsOthersIn(t *testing.T) {
 	is.Equal(heard, many)
 }
 
+// Many change of whom many are to know: others have the tenant in between.
+func TestNoticesLetOthersIn(t *testing.T) {
+	defer walkPiece.Store(walkPiece.Swap(10))
+	const people = 40
+	for name, watches := range map[string]bool{"who watch them": true, "who share a room": false} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			r := newRig(t)
+			var notices []Notice
+			var profiles []event.Profile
+			all := event.ToGroup("all")
+			room, _ := all.Room()
+			for i := range people {
+				who := user(fmt.Sprint(i))
+				is.NoErr(r.Members.AddMember(t.Context(), "acme", room, who))
+				profiles = append(profiles, who)
+				notices = append(notices, Notice{About: who, Event: event.NewEphemeral("acme", "a.notice", event.ToTenant(), time.Now(), 1)})
+			}
+			for i := range people {
+				sub := Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: user(fmt.Sprint(i))}
+				if watches {
+					sub.Watch = profiles
+				}
+				r.connect(t, sub)
+			}
+			acme := r.Tenants.find("acme")
+			acme.mu.Unlock()
+			testkit.Eventually(t, func() bool {
+				w := wordOf(notices, nil)
+				told := func() (n int) {
+					for _, p := range w.parcels {
+						if p.frames.first.data != nil {
+							n++
+						}
+					}
+					return n
+				}
+				acme.mu.Lock()
+				between := false
+				var other sync.WaitGroup
+				other.Go(func() {
+					acme.mu.Lock()
+					defer acme.mu.Unlock()
+					between = told() > 0 && told() < len(notices)
+				})
+				time.Sleep(2 * time.Millisecond) // who has waited for a lock for one is given it next
+				acme.notifyLocked(w, true)
+				acme.flush()
+				other.Wait()
+				return between
+			})
+		})
+	}
+}
+
 // Of many who are named, a piece is looked up before others have the tenant; who has to do with it
 // meanwhile has heard.
 func TestManyWhoAreNamedAreToldInPieces(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -212,11 +213,24 @@ func (w *word) of(i int) *parcel {
 	return w.parcels[i]
 }
 
-// notifyLocked is Notify for the streams of one tenant.
+// notifyLocked is Notify for the streams of one tenant. Others have it now and then, as who changed
+// may be many, and so may those be who are to know of each.
 func (t *tenant) notifyLocked(w *word, shared bool) {
-	t.notifyWatchersLocked(w, shared)
+	t.readers++ // it is not forgotten meanwhile
+	defer func() { t.readers-- }()
+	told := 0
+	beside := newBeside(w)
+	for i := range w.notices {
+		told += t.notifyWatchersLocked(w, i, shared)
+		if shared {
+			told += t.notifySharedLocked(beside, i)
+		}
+		if told >= int(walkPiece.Load()) {
+			told = 0
+			t.letOthersIn()
+		}
+	}
 	if shared {
-		t.notifySharedLocked(w)
 		return
 	}
 	whole, after := &bundle{parcels: w.parcels}, t.head.Seq
@@ -230,43 +244,64 @@ func (t *tenant) notifyLocked(w *word, shared bool) {
 	})
 }
 
-func (t *tenant) notifyWatchersLocked(w *word, shared bool) {
-	if t.watchers.Len() == 0 {
-		return
-	}
-	for i, n := range w.notices {
-		for _, c := range t.watching(n.About) {
-			if !shared || c.Profile == n.About || t.rooms.Share(c.Profile, n.About) {
-				t.tellLocked(c, w.of(i))
-			}
-		}
-	}
+// letOthersIn lets go what has been gathered, while others have the tenant.
+func (t *tenant) letOthersIn() {
+	d := t.gathered
+	t.gathered = engine.Batch{}
+	t.mu.Unlock()
+	d.Flush()
+	t.mu.Lock()
 }
 
-func (t *tenant) notifySharedLocked(w *word) {
-	told := map[*member]bool{}
-	visited := room.Visited[*Connection]{}
-	for i, n := range w.notices {
-		parcel := w.digest
-		if parcel == nil {
-			parcel = w.of(i)
-			clear(told)
-			clear(visited)
+// notifyWatchersLocked tells those of one notice who watch the person, and says how many they are.
+func (t *tenant) notifyWatchersLocked(w *word, i int, shared bool) (told int) {
+	about := w.notices[i].About
+	for _, c := range t.watching(about) {
+		if !shared || c.Profile == about || t.rooms.Share(c.Profile, about) {
+			t.tellLocked(c, w.of(i))
+			told++
 		}
-		tell := func(p *member) {
-			if p == nil || len(p.Conns()) == 0 || told[p] {
-				return
-			}
-			told[p] = true
-			for _, c := range p.Conns() {
-				if c.watch == nil {
-					t.tellLocked(c, parcel)
-				}
-			}
-		}
-		tell(t.rooms.Person(n.About))
-		t.rooms.EachBeside(n.About, visited, tell)
 	}
+	return told
+}
+
+// beside are those who have been told of a word as who has a room in common with the person: of each
+// notice anew, of a digest once.
+type beside struct {
+	word    *word
+	told    map[*member]bool
+	visited room.Visited[*Connection]
+}
+
+func newBeside(w *word) *beside {
+	return &beside{word: w, told: map[*member]bool{}, visited: room.Visited[*Connection]{}}
+}
+
+// notifySharedLocked tells those of one notice, or of the digest, who have a room in common with the
+// person and no watch list, and says how many it looked at.
+func (t *tenant) notifySharedLocked(b *beside, i int) (looked int) {
+	parcel := b.word.digest
+	if parcel == nil {
+		parcel = b.word.of(i)
+		clear(b.told)
+		clear(b.visited)
+	}
+	tell := func(p *member) {
+		looked++
+		if p == nil || len(p.Conns()) == 0 || b.told[p] {
+			return
+		}
+		b.told[p] = true
+		for _, c := range p.Conns() {
+			if c.watch == nil {
+				t.tellLocked(c, parcel)
+			}
+		}
+	}
+	about := b.word.notices[i].About
+	tell(t.rooms.Person(about))
+	t.rooms.EachBeside(about, b.visited, tell)
+	return looked
 }
 
 func (t *tenant) giveBundleLocked(c *Connection, b *bundle, after uint64) {

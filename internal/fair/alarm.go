@@ -9,9 +9,9 @@ import (
 	"realtimehub/internal/due"
 )
 
-// Alarm hands items over when they are due: one timer for all of them. Those of one key are
-// handed over one after the other, beside those of others: a key that is busy keeps no
-// other's waiting.
+// Alarm hands items over when they are due: one timer for all of them. What comes due together is
+// handed over key by key, 32 keys at a time: one that is busy keeps its own waiting, and not what
+// others have, nor what comes due later.
 type Alarm[T due.Owner] struct {
 	// Static.
 	key func(T) string
