@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -131,7 +132,7 @@ func (k *Keeper) Open(ctx context.Context, d *duty.Duty) error {
 		parts = append(parts, stream.NewMessage(subject, encode(part, leftOf(part.Deadline), nil), jetstream.ExpectedLastSubjSeqHeader, "0"))
 	}
 	for together := range slices.Chunk(parts, stream.BatchLimit) { // as a rule all
-		if err := k.write(ctx, together...); err != nil && !stream.WasSecond(err) { // else it is open, or over
+		if err := k.writeFirst(ctx, together...); err != nil {
 			return err
 		}
 	}
@@ -162,6 +163,26 @@ func (k *Keeper) early(ctx context.Context, d *duty.Duty, at time.Time) error {
 	data, _ := json.Marshal(earlyRecord{d.Event.TenantID, at.UnixMilli()}) // of a text and a number
 	subject := k.subjectOf(d.Event.TenantID, d.At, d.Part) + earlySuffix
 	return k.write(ctx, stream.NewMessage(subject, data, jetstream.MsgTTLHeader, seconds(time.Until(d.Deadline)+margin)))
+}
+
+// writeFirst is write where nothing is kept yet. It is done, too, where the first message's subject
+// has something: then all of them were kept, by another, or are over. The broker says that another
+// was first also while that one's message may still come to nothing, as it does where the leader is
+// cut off: so the broker is asked what it has.
+func (k *Keeper) writeFirst(ctx context.Context, messages ...*nats.Msg) error {
+	err := k.write(ctx, messages...)
+	ctx, cancel := context.WithTimeout(ctx, stream.AskTimeout)
+	defer cancel()
+	for stream.WasSecond(err) {
+		if first, _ := k.stream.Leader(ctx, stream.Get{Last: messages[0].Subject}); first.Seq > 0 {
+			return nil
+		}
+		if !stream.Pause(ctx) {
+			return fmt.Errorf("%w: %w", stream.ErrUnconfirmed, err)
+		}
+		err = k.write(ctx, messages...)
+	}
+	return err
 }
 
 // write has messages kept, all or none. A stream that has gone is made anew.
