@@ -61,7 +61,7 @@ type Keeper struct {
 // Open makes the stream, or adapts it.
 func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Keeper, error) {
 	k := &Keeper{cfg: cfg, prefix: cfg.Prefix + ".duty", nc: nc, ended: make(chan struct{})}
-	k.words.more = make(chan struct{}, 1)
+	k.words.more, k.words.keeping = make(chan struct{}, 1), make(chan struct{}, 1)
 	var err error
 	if k.js, err = jetstream.New(nc); err != nil {
 		return nil, err
@@ -190,12 +190,19 @@ func (k *Keeper) write(ctx context.Context, messages ...*nats.Msg) error {
 	err := k.writeOnce(ctx, messages)
 	if errors.Is(err, nats.ErrNoResponders) {
 		if _, gone := k.stream.Info(ctx); stream.IsGone(gone) {
-			if err = k.stream.Make(ctx, k.cfg.Logger, k.make); err == nil {
+			if err = k.remake(ctx); err == nil {
 				err = k.writeOnce(ctx, messages)
 			}
 		}
 	}
 	return err
+}
+
+// remake makes the stream anew, unless that takes long: a backup may be restored for hours.
+func (k *Keeper) remake(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stream.MakeTimeout)
+	defer cancel()
+	return k.stream.Make(ctx, k.cfg.Logger, k.make)
 }
 
 // writeSpeed is how many bytes a second the broker keeps at least, beside its time for a message.
