@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -39,6 +40,45 @@ func (h *heard) Acknowledge(a duty.Acknowledgement)                   { h.acks =
 func (h *heard) Ended(duty.Acknowledgement)                           {}
 func (h *heard) Resumed(duty.Acknowledgement, []duty.Acknowledgement) {}
 
+// oblige publishes to "me" an event with a deadline, which another's clock had at a time.
+func (r *rig) oblige(t *testing.T, at time.Time) (cursor string) {
+	t.Helper()
+	e := &event.Event{ID: uuid.NewString(), TenantID: "acme", Type: "a.b", Timestamp: at, Deadline: 5 * time.Second, Payload: []byte("1"), Target: event.ToProfile(user("me"))}
+	entry := &history.Entry{Event: e, Here: true}
+	entry.Envelope = e.Seal()
+	if err := r.log.Append(t.Context(), []*history.Entry{entry}); err != nil {
+		t.Fatal(err)
+	}
+	return entry.Cursor.String()
+}
+
+// ahead is a log that finds clients one event further than this hub has heard, as one does whose
+// client had it from another hub.
+type ahead struct{ history.Log }
+
+func (a ahead) Find(ctx context.Context, tenant, cursor string, r *history.Reader) (history.Cursor, error) {
+	at, err := a.Log.Find(ctx, tenant, cursor, r)
+	at.Seq++
+	return at, err
+}
+
+// A client comes back from another hub with an event that this one hears of later: it is not sent it,
+// and owes no acknowledgement of it.
+func TestWhatWasHadElsewhereIsNotOwed(t *testing.T) {
+	is := is.New(t)
+	r := newRig(t, func(cfg *Config) {
+		cfg.Duties, cfg.AckTimeout, cfg.Log = &heard{}, time.Minute, ahead{history.NewMemory(testLimits)}
+	})
+	me := subscribed("me", r.head(t, "acme").String())
+	me.Acks = true
+	c := r.connect(t, me)
+	r.oblige(t, time.Now())
+	is.Equal(len(c.acks.owed), 0)
+	r.oblige(t, time.Now())
+	is.Equal(len(c.acks.owed), 1)
+	is.Equal(c.acks.owed[0].place, uint64(2))
+}
+
 // A hub whose clock is ahead of the one that set a deadline takes acknowledgements that come in
 // time by the other's.
 func TestADeadlineOfAnothersClock(t *testing.T) {
@@ -50,11 +90,7 @@ func TestADeadlineOfAnothersClock(t *testing.T) {
 	c := r.connect(t, me)
 	var last string
 	for range 2 {
-		e := &event.Event{ID: uuid.NewString(), TenantID: "acme", Type: "a.b", Timestamp: time.Now().Add(-time.Hour), Deadline: 5 * time.Second, Payload: []byte("1"), Target: event.ToProfile(user("me"))}
-		entry := &history.Entry{Event: e, Here: true}
-		entry.Envelope = e.Seal()
-		is.NoErr(r.log.Append(t.Context(), []*history.Entry{entry}))
-		last = entry.Cursor.String()
+		last = r.oblige(t, time.Now().Add(-time.Hour))
 		r.Streams.unacked(c.acks) // looks at what is owed
 	}
 	found, err := r.Streams.Acknowledge(c, last)
