@@ -165,10 +165,10 @@ func (k *Keeper) early(ctx context.Context, d *duty.Duty, at time.Time) error {
 	return k.write(ctx, stream.NewMessage(subject, data, jetstream.MsgTTLHeader, seconds(time.Until(d.Deadline)+margin)))
 }
 
-// writeFirst is write where nothing is kept yet. It is done, too, where the first message's subject
-// has something: then all of them were kept, by another, or are over. The broker says that another
-// was first also while that one's message may still come to nothing, as it does where the leader is
-// cut off: so the broker is asked what it has.
+// writeFirst is write of what is to be kept once, whoever comes first. Where the first message's
+// subject has something, all of them were kept before. The broker says that another was first also of
+// what it has yet to keep (10164), which comes to nothing where its leader is cut off: so it is asked
+// what it has.
 func (k *Keeper) writeFirst(ctx context.Context, messages ...*nats.Msg) error {
 	err := k.write(ctx, messages...)
 	ctx, cancel := context.WithTimeout(ctx, stream.AskTimeout)

@@ -144,7 +144,8 @@ func TestADutyThatIsProposedIsNotOpen(t *testing.T) {
 	stream, err := js.Stream(t.Context(), prefix+"_duties")
 	is.NoErr(err)
 	var leader int
-	fmt.Sscanf(stream.CachedInfo().Cluster.Leader, "n%d", &leader)
+	_, err = fmt.Sscanf(stream.CachedInfo().Cluster.Leader, "n%d", &leader)
+	is.NoErr(err)
 	k := readerOf(t, b.URL(leader), prefix, 3)
 	followers := []int{(leader + 1) % 3, (leader + 2) % 3}
 	for _, i := range followers {
