@@ -82,25 +82,29 @@ func (t *tenant) giveLocked(c *Connection, p *parcel, after uint64) {
 	if !c.filter.Wants(p.event.Type) {
 		return
 	}
-	c.sendLocked(&t.gathered, p.frame(c.encoder), p.place, after)
-	if p.event.Deadline > 0 && c.place == p.place {
+	sent := c.sendLocked(&t.gathered, p.frame(c.encoder), p.place, after)
+	if sent && p.event.Deadline > 0 {
 		c.owe(p.event, p.place)
 	}
 }
 
-// sendLocked hands c a frame. One that has no place of its own comes after another.
-func (c *Connection) sendLocked(d *engine.Batch, frame *engine.Frame, place, after uint64) {
+// sendLocked hands c a frame, and says whether it is sent now. One that has no place of its own comes
+// after another.
+func (c *Connection) sendLocked(d *engine.Batch, frame *engine.Frame, place, after uint64) (sent bool) {
 	switch b := c.behind; {
 	case c.restsLocked(): // its client reads that from the history once it asks again
 	case b == nil && place == 0:
 		d.Send(c.Stream, frame)
+		return true
 	case b == nil && place > c.place:
 		c.place = place
 		d.Send(c.Stream, frame)
+		return true
 	case b == nil || place > 0: // it had it, or will
 	default:
 		b.hold(frame, after)
 	}
+	return false
 }
 
 // broadcast is something for many of a tenant's streams. It is handed to a piece of them at a

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/history"
+	"realtimehub/internal/largest"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/sized"
 )
@@ -222,7 +223,8 @@ func (s *Streams) Lately(id uuid.UUID) *Connection { return s.lately.find(id) }
 type lately struct {
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
-	list []ended // the oldest first
+	list []ended               // the oldest first
+	by   largest.Sizes[string] // how many are of each tenant
 }
 
 type ended struct {
@@ -237,11 +239,19 @@ const (
 	mostLately = 1000
 )
 
+// add keeps a connection. Of too many the oldest of the tenant that has most is forgotten.
 func (l *lately) add(e ended) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.list = append(l.list, e)
 	l.sweepLocked()
+	l.list = append(l.list, e)
+	l.by.Add(e.conn.Tenant, 1)
+	if len(l.list) > mostLately {
+		most, _, _ := l.by.Most()
+		l.by.Add(most, -1)
+		oldest := slices.IndexFunc(l.list, func(e ended) bool { return e.conn.Tenant == most })
+		l.list = slices.Delete(l.list, oldest, oldest+1)
+	}
 }
 
 func (l *lately) find(id uuid.UUID) *Connection {
@@ -272,11 +282,11 @@ func (l *lately) acknowledge(c *Connection, cursor string, duties Duties) (found
 	return true, c.acknowledge(e.of, cursor, duties)
 }
 
-// sweepLocked forgets those that ended too long ago, or are too many.
+// sweepLocked forgets those that ended too long ago.
 func (l *lately) sweepLocked() {
 	now, n := time.Now(), 0
-	for n < len(l.list) && (now.Sub(l.list[n].at) > latelyTime || len(l.list)-n > mostLately) {
-		n++
+	for ; n < len(l.list) && now.Sub(l.list[n].at) > latelyTime; n++ {
+		l.by.Add(l.list[n].conn.Tenant, -1)
 	}
 	l.list = slices.Delete(l.list, 0, n)
 }

@@ -153,12 +153,13 @@ func (r *reading) keepOneAnew(ctx context.Context, d *duty.Duty) error {
 	subject := k.subjectOf(d.Event.TenantID, d.At, d.Part)
 	msg := stream.NewMessage(subject, encode(&standing.Duty, leftOf(standing.Due), standing.Came),
 		jetstream.ExpectedLastSubjSeqHeader, stream.FormatSeq(standing.Kept))
-	err := k.write(ctx, msg)
+	write := k.write
+	if standing.Kept == 0 {
+		write = k.writeFirst // or another hub has judged it
+	}
+	err := write(ctx, msg)
 	if _, is := r.judge.Standing(d); !is {
 		return nil // it is over meanwhile, and what came of it has taken its place
-	}
-	if standing.Kept == 0 && stream.WasSecond(err) {
-		return nil // another hub has judged it
 	}
 	return err
 }

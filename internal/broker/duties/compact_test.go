@@ -114,12 +114,17 @@ func reader(t *testing.T) *Keeper {
 
 func readerAt(t *testing.T, url string) *Keeper {
 	t.Helper()
+	return readerOf(t, url, natstest.Prefix(), 1)
+}
+
+func readerOf(t *testing.T, url, prefix string, replicas int) *Keeper {
+	t.Helper()
 	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectBufSize(-1))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	k, err := Open(t.Context(), nc, Config{Prefix: natstest.Prefix(), Replicas: 1, Alone: true, Node: "n", Key: func() *history.Key { return key }, Logger: slog.New(slog.DiscardHandler)})
+	k, err := Open(t.Context(), nc, Config{Prefix: prefix, Replicas: replicas, Alone: true, Node: "n", Key: func() *history.Key { return key }, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -60,7 +61,7 @@ type Keeper struct {
 // Open makes the stream, or adapts it.
 func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Keeper, error) {
 	k := &Keeper{cfg: cfg, prefix: cfg.Prefix + ".duty", nc: nc, ended: make(chan struct{})}
-	k.words.more = make(chan struct{}, 1)
+	k.words.more, k.words.keeping = make(chan struct{}, 1), make(chan struct{}, 1)
 	var err error
 	if k.js, err = jetstream.New(nc); err != nil {
 		return nil, err
@@ -131,7 +132,7 @@ func (k *Keeper) Open(ctx context.Context, d *duty.Duty) error {
 		parts = append(parts, stream.NewMessage(subject, encode(part, leftOf(part.Deadline), nil), jetstream.ExpectedLastSubjSeqHeader, "0"))
 	}
 	for together := range slices.Chunk(parts, stream.BatchLimit) { // as a rule all
-		if err := k.write(ctx, together...); err != nil && !stream.WasSecond(err) { // else it is open, or over
+		if err := k.writeFirst(ctx, together...); err != nil {
 			return err
 		}
 	}
@@ -164,17 +165,44 @@ func (k *Keeper) early(ctx context.Context, d *duty.Duty, at time.Time) error {
 	return k.write(ctx, stream.NewMessage(subject, data, jetstream.MsgTTLHeader, seconds(time.Until(d.Deadline)+margin)))
 }
 
+// writeFirst is write of what is to be kept once, whoever comes first. Where the first message's
+// subject has something, all of them were kept before. The broker says that another was first also of
+// what it has yet to keep (10164), which comes to nothing where its leader is cut off: so it is asked
+// what it has.
+func (k *Keeper) writeFirst(ctx context.Context, messages ...*nats.Msg) error {
+	err := k.write(ctx, messages...)
+	ctx, cancel := context.WithTimeout(ctx, stream.AskTimeout)
+	defer cancel()
+	for stream.WasSecond(err) {
+		if first, _ := k.stream.Leader(ctx, stream.Get{Last: messages[0].Subject}); first.Seq > 0 {
+			return nil
+		}
+		if !stream.Pause(ctx) {
+			return fmt.Errorf("%w: %w", stream.ErrUnconfirmed, err)
+		}
+		err = k.write(ctx, messages...)
+	}
+	return err
+}
+
 // write has messages kept, all or none. A stream that has gone is made anew.
 func (k *Keeper) write(ctx context.Context, messages ...*nats.Msg) error {
 	err := k.writeOnce(ctx, messages)
 	if errors.Is(err, nats.ErrNoResponders) {
 		if _, gone := k.stream.Info(ctx); stream.IsGone(gone) {
-			if err = k.stream.Make(ctx, k.cfg.Logger, k.make); err == nil {
+			if err = k.remake(ctx); err == nil {
 				err = k.writeOnce(ctx, messages)
 			}
 		}
 	}
 	return err
+}
+
+// remake makes the stream anew, unless that takes long: a backup may be restored for hours.
+func (k *Keeper) remake(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stream.MakeTimeout)
+	defer cancel()
+	return k.stream.Make(ctx, k.cfg.Logger, k.make)
 }
 
 // writeSpeed is how many bytes a second the broker keeps at least, beside its time for a message.

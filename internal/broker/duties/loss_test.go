@@ -133,3 +133,54 @@ func TestAPartThatIsLost(t *testing.T) {
 	}
 	is.Equal(owing, second.Recipients)
 }
+
+// The servers that follow are away, so that the leader only proposes what it is sent, and refuses the
+// same a second time as if another had been first. A duty is open once it is kept, and not before.
+func TestADutyThatIsProposedIsNotOpen(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	b, prefix := natstest.Start(t, 3), natstest.Prefix()
+	js := readerOf(t, b.URL(0), prefix, 3).js
+	stream, err := js.Stream(t.Context(), prefix+"_duties")
+	is.NoErr(err)
+	var leader int
+	_, err = fmt.Sscanf(stream.CachedInfo().Cluster.Leader, "n%d", &leader)
+	is.NoErr(err)
+	k := readerOf(t, b.URL(leader), prefix, 3)
+	followers := []int{(leader + 1) % 3, (leader + 2) % 3}
+	for _, i := range followers {
+		b.Stop(i)
+	}
+
+	d := dutyOf(1, time.Hour, "a")
+	for range 2 {
+		is.True(k.Open(t.Context(), d) != nil)
+	}
+	judge := &reading{keeper: k, judge: duty.NewJudge(k.duty)}
+	judge.judge.Open(d, d.Deadline, nil)
+	is.True(judge.keepOneAnew(t.Context(), d) != nil)
+
+	for _, i := range followers {
+		b.Restart(t, i)
+	}
+	awaitOpen(t, k, d)
+	is.NoErr(k.Open(t.Context(), d)) // it is open
+	last, err := k.stream.Last(t.Context(), k.subjectOf("acme", d.At, 0))
+	is.NoErr(err)
+	is.True(last > 0)
+}
+
+// An event is published again when its room has more members than one part of a duty has: it is open
+// as it was.
+func TestADutyThatWouldHaveMoreParts(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	k := reader(t)
+	is.NoErr(k.Open(t.Context(), dutyOf(1, time.Hour, "a")))
+	var all []string
+	for i := range mostOfPart + 1 {
+		all = append(all, fmt.Sprintf("p%05d", i))
+	}
+	is.NoErr(k.Open(t.Context(), dutyOf(1, time.Hour, all...)))
+	is.Equal(judgedBy(t, k).counts(1), map[duty.State]int{duty.Owed: 1})
+}

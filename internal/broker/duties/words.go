@@ -25,7 +25,7 @@ type words struct {
 
 	losing  pace.Counter  // guards itself
 	more    chan struct{} // something was added
-	keeping sync.Mutex    // held while some are being kept
+	keeping chan struct{} // full while some are being kept
 }
 
 // Bounds of how acknowledgements are gathered.
@@ -66,6 +66,7 @@ func (k *Keeper) keepWords() {
 		}
 		select {
 		case <-k.ended:
+			continue
 		case <-time.After(gather):
 		}
 		if k.Flush(ctx) != nil {
@@ -105,8 +106,12 @@ func (w *words) wake() {
 // what comes meanwhile. What it could not keep stays gathered.
 func (k *Keeper) Flush(ctx context.Context) error {
 	w := &k.words
-	w.keeping.Lock()
-	defer w.keeping.Unlock()
+	select {
+	case w.keeping <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-w.keeping }()
 	w.mu.Lock()
 	left := len(w.list)
 	w.mu.Unlock()

@@ -10,8 +10,11 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/outbox"
+	"realtimehub/internal/testkit"
 )
 
 // While clients acknowledge without a break, what they had given before is kept, and deadlines are
@@ -34,6 +37,45 @@ func TestAcknowledgementsWithoutABreak(t *testing.T) {
 	defer cancel()
 	is.NoErr(k.Flush(ctx))
 	is.True(kept.Load() > 0)
+}
+
+// The stream has gone while a backup is restored, so that nobody may make it: a hub that is to keep
+// acknowledgements ends nonetheless, and says that it lost them.
+func TestAHubEndsWhileABackupIsRestored(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	prefix := natstest.Prefix()
+	k, stop := start(t, natstest.Start(t, 1), prefix, outbox.NewMemory(outbox.MemoryConfig{}))
+	restored, err := stream.BeginRestoring(t.Context(), k.nc, prefix)
+	is.NoErr(err)
+	is.NoErr(k.js.DeleteStream(t.Context(), k.stream.Name))
+	k.Acknowledge(ackOf("a", 1))
+	testkit.Eventually(t, func() bool { return len(k.words.keeping) > 0 })
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		stop()
+	}()
+	select {
+	case <-ended:
+		is.Equal(k.Stats().Lost, int64(1))
+	case <-time.After(time.Minute):
+		t.Error("it does not end")
+		restored(true)
+		<-ended
+	}
+}
+
+// Who has acknowledgements kept while others are being kept does not wait for longer than it will.
+func TestWhoHasAcknowledgementsKeptMayLeave(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	k := reader(t)
+	k.words.keeping <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	is.Equal(k.Flush(ctx), context.Canceled)
+	<-k.words.keeping
 }
 
 // A word says what the connection wanted: all, some types, or nothing.

@@ -46,7 +46,7 @@ type Lease struct {
 type Config struct {
 	Stream  *stream.Stream // that keeps it, and takes messages that fade
 	Subject string         // in the stream, its own
-	Name    string         // of this process
+	Name    string         // of this process, and of none before it
 	Alone   bool           // no other process can be there
 	Logger  *slog.Logger
 }
@@ -166,24 +166,38 @@ func (l *Lease) say(from uint64) (seq uint64, ok bool) {
 	if l.alone {
 		return 0, true
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), stream.AskTimeout)
-	defer cancel()
-	msg := stream.NewMessage(l.subject, []byte(l.name), jetstream.MsgTTLHeader, strconv.Itoa(int(fades/time.Second)),
-		jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(from, 10))
-	seq, _, err := l.stream.Request(ctx, msg)
-	if stream.WasSecond(err) {
-		return lost, false
-	}
+	seq, err := l.put(from, l.name, fades)
 	return seq, err == nil
 }
 
 // release lets another have the lease soon: it fades in a second.
 func (l *Lease) release(seq uint64) {
-	if l.alone {
-		return
+	if !l.alone {
+		l.put(seq, "", time.Second)
 	}
+}
+
+// put has a word take the place of this process's last one. That may be another than it knows, as
+// the broker's answer may have been lost: so it is asked whose word there is. It returns the new
+// place, or lost.
+func (l *Lease) put(from uint64, word string, ttl time.Duration) (seq uint64, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), stream.AskTimeout)
 	defer cancel()
-	l.stream.Request(ctx, stream.NewMessage(l.subject, nil, jetstream.MsgTTLHeader, "1",
-		jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(seq, 10)))
+	for {
+		seq, _, err = l.stream.Request(ctx, stream.NewMessage(l.subject, []byte(word), jetstream.MsgTTLHeader, strconv.Itoa(int(ttl/time.Second)),
+			jetstream.ExpectedLastSubjSeqHeader, stream.FormatSeq(from)))
+		if !stream.WasSecond(err) {
+			return seq, err
+		}
+		last, failed := l.stream.Leader(ctx, stream.Get{Last: l.subject})
+		switch {
+		case failed != nil:
+			return 0, failed
+		case string(last.Data) != l.name:
+			return lost, err
+		case !stream.Pause(ctx):
+			return 0, err
+		}
+		from = last.Seq
+	}
 }

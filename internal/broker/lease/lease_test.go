@@ -250,6 +250,32 @@ func TestALostWord(t *testing.T) {
 	is.Equal(begun, 0)
 }
 
+// A word was kept and its answer lost: its holder goes on from there, and gives the lease up as it
+// stops.
+func TestALostAnswer(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	o := newOffice(t)
+	var lose atomic.Bool
+	one := o.seek(t, "one", func(m *natstest.Message) natstest.Verdict {
+		return natstest.Verdict{Drop: isAnswer(m) && lose.CompareAndSwap(true, false)}
+	})
+	one.holds(t)
+	two := o.seek(t, "two", nil)
+	lose.Store(true)
+	testkit.Eventually(t, func() bool { return !lose.Load() })
+	o.says(t, "one", len(o.said("one"))+3)
+	one.heldOnce(t, true)
+	begun, _ := two.terms()
+	is.Equal(begun, 0)
+
+	lose.Store(true)
+	testkit.Eventually(t, func() bool { return !lose.Load() })
+	one.stop()
+	o.says(t, "", 1)
+	two.holds(t)
+}
+
 // Who stops while it waits for an answer gives the lease up nonetheless.
 func TestStopBeforeAnAnswer(t *testing.T) {
 	t.Parallel()
