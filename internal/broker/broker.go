@@ -52,8 +52,9 @@ type Broker struct {
 	alone     bool // it has not joined them
 }
 
-// How the connection is kept: a broker that is stopped is noticed within 2 s, and
-// nothing is sent later that was answered as failed.
+// How the connection is kept: a broker that is stopped is noticed within 2 s, or 3 s where what
+// is sent has filled the network's buffers (sendTime); and nothing is sent later that was
+// answered as failed.
 const (
 	pingEvery = 700 * time.Millisecond
 	mostPings = 2 // that are not answered

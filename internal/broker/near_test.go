@@ -140,6 +140,40 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	is.Equal(len(page.Entries), 50)
 }
 
+// Many come back at once, and a part of what the broker answers is lost: all who share the
+// answer have everything.
+func TestALostPartEndsNoResume(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	proxy := natstest.StartProxy(t, b.URL(0))
+	prefix := natstest.Prefix()
+	writer := join(t, b.URL(0), prefix).Log()
+	log := join(t, proxy.URL(), prefix).Log()
+	const events, back = 50, 20
+	for i := range events {
+		historytest.Persist(t, writer, historytest.To("acme", fmt.Sprint(i), event.ToTenant()))
+	}
+	_, err := historytest.Answered(func() (history.Cursor, error) { return log.Attach(t.Context(), "acme") })
+	is.NoErr(err)
+	var lost atomic.Bool
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		v.Drop = m.FromServer && m.Header.Get("Nats-Num-Pending") != "" && lost.CompareAndSwap(false, true)
+		return v
+	})
+	var wg sync.WaitGroup
+	for range back {
+		wg.Go(func() {
+			page, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
+			if err != nil || len(page.Entries) != events {
+				t.Errorf("%d events, %v", len(page.Entries), err)
+			}
+		})
+	}
+	wg.Wait()
+	is.True(lost.Load())
+}
+
 // The hub asks a server that is behind, and its client has seen more than that knows of:
 // it is not sent back to an earlier place, and told to come again.
 func TestAnOldAnswerRewindsNobody(t *testing.T) {

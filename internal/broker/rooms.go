@@ -136,8 +136,8 @@ func (s *sharedRooms) Now(ctx context.Context, tenant string, in event.Room) (no
 		now.Now.Epoch = s.notify(tenant, roomChange{})
 		e.telling.Unlock()
 		e.mu.Lock()
-		defer e.mu.Unlock()
 		now.Version = e.rooms[in]
+		e.mu.Unlock()
 	}
 	now.Now.Seq, err = s.log.journal.Last(ctx, tenant)
 	if err != nil {

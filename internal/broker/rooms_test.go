@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -85,4 +86,46 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 	told.mu.Lock()
 	defer told.mu.Unlock()
 	is.True(!told.rooms.Has(r, alice)) // as the newer rows say
+}
+
+// One hub is to change a room, and waits for the broker's answer: another changes another room
+// of the tenant meanwhile.
+func TestAChangeWaitsForNoOther(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	proxy := natstest.StartProxy(t, b.URL(0))
+	prefix := natstest.Prefix()
+	slow, other := join(t, proxy.URL(), prefix).rooms, join(t, b.URL(0), prefix).rooms
+	for _, rooms := range []*sharedRooms{slow, other} {
+		rooms.Follow(func(string, history.Epoch, event.Room, []room.Membership) {}, func(string) {})
+		is.NoErr(rooms.Attach(t.Context(), "acme"))
+	}
+	// meanwhile has the other hub change a room, and says what came of it.
+	meanwhile := func() error {
+		gate, asked := make(chan struct{}), make(chan struct{})
+		defer close(gate)
+		var once sync.Once
+		proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+			if m.Subject == "$JS.API.STREAM.MSG.GET."+prefix+"_journal" && strings.Contains(string(m.Data), prefix+".ev.") {
+				v.After = gate
+				once.Do(func() { close(asked) })
+			}
+			return v
+		})
+		go slow.Now(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "x"})
+		<-asked
+		y := event.Room{Kind: event.KindGroup, ID: "y"}
+		now, err := other.Now(t.Context(), "acme", y)
+		if err == nil {
+			m := room.Membership{Profile: alice, Member: true, Stays: []history.Stay{{Room: y, From: 0, Until: 1 << 62}}}
+			err = other.Change(t.Context(), "acme", y, now, []room.Membership{m}, false)
+		}
+		return err
+	}
+	err := meanwhile()
+	for tries := 1; err != nil && tries < 10; tries++ { // a hub on a busy machine has a second to confirm a change
+		err = meanwhile()
+	}
+	is.NoErr(err)
 }

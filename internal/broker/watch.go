@@ -44,6 +44,7 @@ type watch struct {
 
 const (
 	dialTime      = time.Second
+	sendTime      = time.Second // that a server which does not read may hold up all who send: the library locks the connection while it writes
 	reconnectWait = 100 * time.Millisecond
 	stuckFor      = 3 * time.Second // nothing could be changed, and another server is looked for
 	moveTime      = 3 * time.Second // that a move may take
@@ -52,7 +53,7 @@ const (
 
 func newWatch(access []nats.Option, logger *slog.Logger) *watch {
 	return &watch{
-		access: append(access, nats.Timeout(dialTime)), logger: logger,
+		access: append(access, nats.Timeout(dialTime), nats.FlusherTimeout(sendTime)), logger: logger,
 		over: make(chan error, 1), ended: make(chan struct{}),
 		faults: count.NewWords(history.FaultHistory, history.FaultMembership, history.FaultRefused, history.FaultMoved, history.FaultOther),
 		said:   rate.Sometimes{Interval: time.Second}, unreached: rate.Sometimes{Interval: 5 * time.Second},
@@ -86,7 +87,7 @@ func (w *watch) options(url string) []nats.Option {
 	if !strings.HasPrefix(url, "ws") { // whose servers do not speak first
 		options = append(options, nats.SetCustomDialer(&dialer.Dialer{Timeout: dialTime}), nats.SkipHostLookup())
 	}
-	return options
+	return append(options, dialer.Whole)
 }
 
 // away tells why a server cannot be connected to.
@@ -123,8 +124,8 @@ func (w *watch) complain(nc *nats.Conn, sub *nats.Subscription, err error) {
 // endsConnection says that an error is of a connection that has ended: who writes can be told
 // before who reads, from whom the library knows it.
 func endsConnection(err error) bool {
-	failed, ok := errors.AsType[*net.OpError](err)
-	return ok && !failed.Timeout()
+	_, ok := errors.AsType[*net.OpError](err)
+	return ok
 }
 
 // why is why there is no connection yet.

@@ -276,14 +276,23 @@ func (j *Journal) cutSubject(key string) string { return j.cfg.Prefix + ".cut." 
 
 // writeCut writes down that a key's messages up to a place are gone, or about to go.
 func (j *Journal) writeCut(ctx context.Context, key string, place uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, stream.AskTimeout)
+	defer cancel()
 	subject := j.cutSubject(key)
-	last, err := j.stream.Leader(ctx, stream.Get{Last: subject})
-	if err != nil || stream.ParseSeq(string(last.Data)) >= place { // another was here
-		return err
+	for {
+		last, err := j.stream.Leader(ctx, stream.Get{Last: subject})
+		if err != nil || stream.ParseSeq(string(last.Data)) >= place { // another was here
+			return err
+		}
+		_, _, err = j.stream.Request(ctx, stream.NewMessage(subject, strconv.AppendUint(nil, place, 10),
+			jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(last.Seq, 10)))
+		if !stream.WasSecond(err) {
+			return err
+		}
+		if !stream.Pause(ctx) {
+			return ctx.Err()
+		}
 	}
-	_, _, err = j.stream.Request(ctx, stream.NewMessage(subject, strconv.AppendUint(nil, place, 10),
-		jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(last.Seq, 10)))
-	return err
 }
 
 // purge has the broker drop a key's messages up to a place, which is written down before.

@@ -281,7 +281,7 @@ func (j *Journal) agree(ctx context.Context, key, ours string, choose func(their
 		if err == nil {
 			return want, nil
 		}
-		if refused, ok := errors.AsType[*stream.Refusal](err); !ok || refused.Code != stream.CodeWrongLast && refused.Code != stream.CodeWrongLastInBatch {
+		if !stream.WasSecond(err) {
 			return "", err
 		}
 		if !stream.Pause(ctx) { // another was first

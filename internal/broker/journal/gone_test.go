@@ -92,6 +92,33 @@ func TestWhatIsGoneIsSeen(t *testing.T) {
 	})
 }
 
+// Many find at once that a key was purged: all are told the same, and none that it could not
+// be written down.
+func TestManyFindAtOnceWhatIsGone(t *testing.T) {
+	t.Parallel()
+	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
+		is := is.New(t)
+		one := open(t, b, 0, "one", cfg)
+		one.append(it("other", "first")) // the stream begins with it
+		last := it("k", "a")
+		one.append(last)
+		is.NoErr(kept(t, one.nc, one.stream.Name).Purge(t.Context(), jetstream.WithPurgeSubject(one.subject("k"))))
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() {
+				span, err := one.Span(t.Context(), "k")
+				for deadline := time.Now().Add(time.Minute); err != nil && !Refused(err) && time.Now().Before(deadline); {
+					span, err = one.Span(t.Context(), "k") // a busy machine was too slow
+				}
+				if err != nil || span.Oldest != last.Seq {
+					t.Errorf("whole from %d on, not from %d: %v", span.Oldest, last.Seq, err)
+				}
+			})
+		}
+		all.Wait()
+	})
+}
+
 // Who follows a key sees that what it had last is gone, though who publishes next does not
 // know of it; and takes nothing else for that: not batches, and no limit.
 func TestWhoFollowsSeesWhatIsGone(t *testing.T) {

@@ -3,6 +3,7 @@ package journal
 import (
 	"cmp"
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -18,8 +19,10 @@ const (
 	mostBytes = 4 << 20
 )
 
-// readPatience is how long a replica may lag behind.
-const readPatience = 3 * time.Second
+const (
+	readPatience = 3 * time.Second        // that a part may take to be read
+	mostWait     = 200 * time.Millisecond // before it is asked for again
+)
 
 // Message is one that is kept.
 type Message struct {
@@ -43,63 +46,86 @@ func (j *Journal) messageOf(msg *nats.Msg) Message {
 
 // Read reads a key's messages after a place up to another that is known to exist,
 // in parts, until take says that it is enough. A *GoneError where some had gone when a
-// part was read: what was taken before is whole. It waits for a replica that lags behind,
-// but no more than 3 s without anything new.
+// part was read: what was taken before is whole. It asks again where a part could not be read,
+// or a replica lags behind, but no more than 3 s without anything new.
 func (j *Journal) Read(ctx context.Context, key string, after, until uint64, take func([]Message) bool) error {
 	return j.read(ctx, j.life.Load(), key, after, until, take)
 }
 
 // read is Read of places of a life; stream.ErrStale once that is over.
 func (j *Journal) read(ctx context.Context, l *life, key string, after, until uint64, take func([]Message) bool) error {
-	subject := j.subject(key)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	lags := time.AfterFunc(readPatience, cancel)
-	defer lags.Stop()
-	wait := time.Millisecond
 	for bytes := readBytes; after < until; bytes = min(2*bytes, mostBytes) {
-		var list []Message
-		_, err := j.stream.Direct(ctx, stream.Get{Seq: after + 1, Next: subject, Batch: readBatch, MaxBytes: bytes}, func(msg *nats.Msg) { list = append(list, j.messageOf(msg)) })
-		if err != nil {
+		list, err := j.nextPart(ctx, l, key, after, until, bytes)
+		if err != nil || len(list) == 0 || !take(list) {
 			return err
 		}
-		n, gone := unbroken(after, list) // also what comes after the end tells
-		for n > 0 && list[n-1].Seq > until {
-			n--
-		}
-		// Asked last: what goes meanwhile is told of. Who leads, or does no more, has all
-		// that is to be read.
-		if err := j.whole(ctx, key, after, until); err != nil {
-			return err
-		}
-		if j.life.Load() != l || l.over.Load() {
-			return stream.ErrStale
-		}
-		if n == 0 && gone > 0 && gone <= until {
-			return &GoneError{gone}
-		}
-		if n > 0 {
-			after = list[n-1].Seq
-			lags.Reset(readPatience)
-			if !take(list[:n]) {
-				return nil
-			}
-			continue
-		}
-		// Nothing more up to there: unless this replica lags behind, the messages have
-		// gone, or are another key's.
-		last, err := j.stream.Next(ctx, subject, after, until)
-		if err != nil || last == 0 {
-			return err
+		after = list[len(list)-1].Seq
+	}
+	return nil
+}
+
+// nextPart is readPart, again where a part is lost, nobody leads, the connection comes back or a
+// replica lags behind. The error is what the broker said last, if it said anything.
+func (j *Journal) nextPart(ctx context.Context, l *life, key string, after, until uint64, bytes int) ([]Message, error) {
+	ctx, cancel := context.WithTimeout(ctx, readPatience)
+	defer cancel()
+	why := stream.ErrUnconfirmed
+	for wait := time.Millisecond; ; wait = min(2*wait, mostWait) {
+		list, err := j.readPart(ctx, l, key, after, until, bytes)
+		_, gone := errors.AsType[*GoneError](err)
+		switch {
+		case err == nil:
+			return list, nil
+		case j.life.Load() != l || l.over.Load():
+			return nil, stream.ErrStale
+		case gone:
+			return nil, err
+		case !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled):
+			why = err
 		}
 		select {
 		case <-time.After(wait):
-			wait = min(2*wait, 50*time.Millisecond)
 		case <-ctx.Done():
-			return stream.ErrStale
+			return nil, why
+		case <-j.stream.Done():
+			return nil, why
 		}
 	}
-	return nil
+}
+
+// readPart reads a key's next messages; none where there are no more. stream.ErrStale: a replica
+// lags behind.
+func (j *Journal) readPart(ctx context.Context, l *life, key string, after, until uint64, bytes int) (list []Message, err error) {
+	subject := j.subject(key)
+	_, err = j.stream.Direct(ctx, stream.Get{Seq: after + 1, Next: subject, Batch: readBatch, MaxBytes: bytes}, func(msg *nats.Msg) { list = append(list, j.messageOf(msg)) })
+	if err != nil {
+		return nil, err
+	}
+	n, gone := unbroken(after, list) // also what comes after the end tells
+	for n > 0 && list[n-1].Seq > until {
+		n--
+	}
+	// Asked last: what goes meanwhile is told of. Who leads, or does no more, has all
+	// that is to be read.
+	if err := j.whole(ctx, key, after, until); err != nil {
+		return nil, err
+	}
+	if j.life.Load() != l || l.over.Load() {
+		return nil, stream.ErrStale
+	}
+	if n == 0 && gone > 0 && gone <= until {
+		return nil, &GoneError{gone}
+	}
+	if n > 0 {
+		return list[:n], nil
+	}
+	// Nothing more up to there: unless this replica lags behind, the messages have
+	// gone, or are another key's.
+	last, err := j.stream.Next(ctx, subject, after, until)
+	if err == nil && last > 0 {
+		err = stream.ErrStale
+	}
+	return nil, err
 }
 
 // Span is what can be read of a key.
