@@ -98,10 +98,12 @@ func (t *Tenants) attach(ctx context.Context, tenant *tenant) error {
 		tenant.mu.Lock()
 		over = tenant.forgotten
 		same := tenant.head.Epoch == history.Epoch{} || tenant.head.Epoch == head.Epoch
-		if tenant.attached = same && !over; tenant.attached && tenant.head.Seq <= head.Seq {
-			tenant.head = head
+		if tenant.attached = same && !over; tenant.attached {
+			if tenant.head.Seq <= head.Seq { // else what came after it was told meanwhile
+				tenant.head = head
+			}
 			tenant.rooms.Restart(head.Epoch)
-			tenant.rooms.Unsure(head.Seq) // the tenant may have been here before
+			tenant.rooms.Unsure(tenant.head.Seq) // the tenant may have been here before
 		}
 		tenant.mu.Unlock()
 		if over || !same {
