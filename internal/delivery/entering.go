@@ -34,7 +34,7 @@ func (t *Tenants) enter(ctx context.Context, name string, needed parts) (*tenant
 		tenant.mu.Unlock()
 		g, first := t.gates.take(name)
 		switch {
-		case first && t.InCluster(): // it outlives who asked: others want it as well, or the same again
+		case first && t.waits(): // it outlives who asked: others want it as well, or the same again
 			go t.begin(tenant, g, step)
 		case first: // nothing is waited for
 			t.begin(tenant, g, step)

@@ -3,11 +3,13 @@ package delivery
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
@@ -132,4 +134,28 @@ func TestAnEventOvertakesTheHead(t *testing.T) {
 	var out testkit.Buffer
 	r.serveTo(t, r.connect(t, subscribed("me", before.String())), &out)
 	testkit.Eventually(t, func() bool { return strings.Contains(out.String(), `"early"`) })
+}
+
+// silent is a Log that does not answer.
+type silent struct{ *history.Memory }
+
+func (s silent) Attach(ctx context.Context, _ string) (history.Cursor, error) {
+	<-ctx.Done()
+	return history.Cursor{}, ctx.Err()
+}
+
+// Who asks of a tenant whose log does not answer waits as long as it wants to, also where its hub
+// is alone.
+func TestASilentLogIsWaitedForAsLongAsOneWants(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		r := newRig(t, func(cfg *Config) { cfg.Log = silent{history.NewMemory(testLimits)} })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		_, err := r.Tenants.openLocked(ctx, "acme")
+		is.True(errors.Is(err, context.DeadlineExceeded))
+		is.Equal(time.Since(start), time.Second)
+		time.Sleep(beginTime)
+	})
 }
