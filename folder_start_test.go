@@ -5,6 +5,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +16,8 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/folder"
+	"realtimehub/internal/hubtest"
+	"realtimehub/internal/room/roomtest"
 )
 
 // A hub that cannot use its folder does not start: it names the setting, the folder and the
@@ -84,5 +88,53 @@ func TestAnEndLeavesTheFolder(t *testing.T) {
 		is.True(run(t.Context(), append(settings, "REALTIME_ADDR="+taken.Addr().String()), io.Discard, nil) != nil)
 		ctx, stop := context.WithCancel(t.Context())
 		is.NoErr(run(ctx, append(settings, "REALTIME_ADDR=127.0.0.1:0"), io.Discard, func(net.Addr) { stop() }))
+	}
+}
+
+// A history in a folder outlives what a hub knows of rooms that a service owns. Who resumes at the
+// next hub has what came for them before, also where the service was asked anew meanwhile.
+func TestEventsForAServicesRoomsOutliveTheHub(t *testing.T) {
+	t.Parallel()
+	alone(t, "it makes its own")
+	for _, meanwhile := range []string{"", `"live"`} {
+		t.Run("meanwhile "+meanwhile, func(t *testing.T) {
+			is := is.New(t)
+			members := httptest.NewServer(&roomtest.Service{Members: `"me"`})
+			defer members.Close()
+			settings := []string{"REALTIME_ADDR=127.0.0.1:0", "REALTIME_DRAIN=0", "REALTIME_DATA=" + t.TempDir(), "REALTIME_MEMBERSHIP_URL=" + members.URL}
+			during := func(work func(h *hubtest.Hub)) {
+				ctx, stop := context.WithCancel(t.Context())
+				defer stop()
+				listening, ended := make(chan string, 1), make(chan error, 1)
+				go func() {
+					ended <- run(ctx, settings, io.Discard, func(at net.Addr) { listening <- "http://" + at.String() })
+				}()
+				h := &hubtest.Hub{URL: <-listening, Client: hubtest.CheckedClient(t, &http.Transport{})}
+				defer h.Client.CloseIdleConnections()
+				work(h)
+				stop()
+				is.NoErr(<-ended)
+			}
+			toRoom := func(h *hubtest.Hub, payload string) {
+				h.Publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, payload)
+			}
+			cursor := ""
+			during(func(h *hubtest.Hub) {
+				cursor = h.Publish(t, "acme", "a.b", `{"kind":"tenant"}`, "0")["cursor"].(string)
+				toRoom(h, "1")
+				toRoom(h, "2")
+			})
+			during(func(h *hubtest.Hub) {
+				want := "1 2"
+				if meanwhile != "" {
+					toRoom(h, meanwhile)
+					want += " " + meanwhile
+				}
+				me := h.Back(t, cursor, meQuery)
+				is.Equal(h.Replayed(t, me), want)
+				other := h.Back(t, cursor, "tenant=acme&profile=other")
+				is.Equal(h.Replayed(t, other), "")
+			})
+		})
 	}
 }

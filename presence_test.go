@@ -277,3 +277,21 @@ func TestPresenceOfManyInTheOrderAsked(t *testing.T) {
 		is.Equal(got, []string{"2 online", "9 offline", "1 online"})
 	}
 }
+
+// Of those whose streams were closed since the history has a gap, who comes back stays online, and
+// who does not goes offline: this hub stays, though it knows no other.
+func TestWhoIsSentAwayByAHubThatStaysGoesOffline(t *testing.T) {
+	inBubble(t, settings.AudienceNone, func(w presenceWorld, is *is.I) {
+		sent := []*delivery.Connection{w.connect(alice), w.connect(bob)}
+		w.dispatcher.Lost("acme", history.Cursor{Seq: 9})
+		for _, c := range sent {
+			w.streams.Engine().Serve(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), c.Stream)
+		}
+		is.Equal(w.tenants.Open("acme"), 0)
+		w.connect(bob)
+		is.Equal(w.status(alice), presence.Online) // it may be back
+		w.wait(2*time.Second + 5*time.Second + time.Second)
+		is.Equal(w.status(alice), presence.Offline)
+		is.Equal(w.status(bob), presence.Online)
+	})
+}

@@ -154,7 +154,7 @@ func (c *Cluster) tellOf(conn *delivery.Connection) bool {
 
 // Disconnected implements Observer.
 func (c *Cluster) Disconnected(conn *delivery.Connection) {
-	if c.peers != nil && conn.SentAway() && !c.cfg.Delivery.Streams.Draining() {
+	if conn.SentAway() && !c.cfg.Delivery.Streams.Draining() {
 		c.presence.Left(conn, time.Now().Add(c.back)) // sent back by a hub that stays
 	} else {
 		c.presence.Disconnected(conn)

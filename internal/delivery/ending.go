@@ -157,7 +157,7 @@ func (s *Streams) remove(c *Connection, reason CloseReason, so func() bool, end 
 	}
 	switch {
 	case !first || !last: // who was first sees to it
-	case s.tenants.InCluster():
+	case s.tenants.waits():
 		go s.tenants.forget(c.Tenant) // it may wait for the broker, and who ends streams must not
 	default:
 		s.tenants.forget(c.Tenant)

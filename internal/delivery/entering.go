@@ -34,7 +34,7 @@ func (t *Tenants) enter(ctx context.Context, name string, needed parts) (*tenant
 		tenant.mu.Unlock()
 		g, first := t.gates.take(name)
 		switch {
-		case first && t.InCluster(): // it outlives who asked: others want it as well, or the same again
+		case first && t.waits(): // it outlives who asked: others want it as well, or the same again
 			go t.begin(tenant, g, step)
 		case first: // nothing is waited for
 			t.begin(tenant, g, step)
@@ -98,10 +98,12 @@ func (t *Tenants) attach(ctx context.Context, tenant *tenant) error {
 		tenant.mu.Lock()
 		over = tenant.forgotten
 		same := tenant.head.Epoch == history.Epoch{} || tenant.head.Epoch == head.Epoch
-		if tenant.attached = same && !over; tenant.attached && tenant.head.Seq <= head.Seq {
-			tenant.head = head
+		if tenant.attached = same && !over; tenant.attached {
+			if tenant.head.Seq <= head.Seq { // else what came after it was told meanwhile
+				tenant.head = head
+			}
 			tenant.rooms.Restart(head.Epoch)
-			tenant.rooms.Unsure(head.Seq) // the tenant may have been here before
+			tenant.rooms.Unsure(tenant.head.Seq) // the tenant may have been here before
 		}
 		tenant.mu.Unlock()
 		if over || !same {

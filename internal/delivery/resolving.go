@@ -75,12 +75,14 @@ func (m *Members) Refresh(ctx context.Context, name string, r event.Room) error 
 func (m *Members) readerLocked(t *tenant, p event.Profile) *history.Reader {
 	r := t.rooms.Reader(p)
 	t.settleLocked()
-	if m.OwnsMembership() {
+	switch {
+	case m.OwnsMembership():
 		r.RoomsFrom = 0 // of its own a hub forgets none
+	case m.tenants.InCluster():
+		r.RoomsFrom = math.MaxUint64 // another hub may know more
 	}
 	if m.tenants.InCluster() {
 		r.StaysFrom = math.MaxUint64 // another hub may have pruned them
-		r.AllRooms = !m.OwnsMembership()
 	}
 	return r
 }

@@ -17,6 +17,7 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
+	"realtimehub/internal/room/roomtest"
 	"realtimehub/internal/sse"
 	"realtimehub/internal/testkit"
 )
@@ -205,4 +206,27 @@ func TestRostersMeetPublishes(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A service's answer may be forgotten while the history still has an event of its room, where others
+// came between that answer and the event. Who resumes from before that event has it all the same.
+func TestAnEventOutlivesWhatIsKnownOfItsRoom(t *testing.T) {
+	is := is.New(t)
+	service := &roomtest.Service{Members: `"user:me"`}
+	r := newRig(t, keeping(2), func(cfg *Config) {
+		cfg.Resolver = room.NewService(room.ServiceConfig{URL: "http://members.example", Transport: service})
+	})
+	e := &event.Event{ID: "late", TenantID: "acme", Type: "a.b", Timestamp: time.Now(), Payload: []byte(`"late"`), Target: event.ToConversation(inRoom.ID)}
+	_, err := r.Members.ResolveRooms(t.Context(), false, e)
+	is.NoErr(err)
+	r.publish("acme", event.ToTenant(), "1", false)
+	from := r.publish("acme", event.ToTenant(), "2", false)
+	is.NoErr(r.log.Append(t.Context(), []*history.Entry{{Event: e, Envelope: e.Seal()}}))
+	r.sweep(time.Now().Add(2 * room.ResolvedTTL))
+	acme := r.Tenants.find("acme")
+	is.Equal(len(acme.resolved), 0)
+	acme.mu.Unlock()
+	var out testkit.Buffer
+	r.serveTo(t, r.connect(t, subscribed("me", from)), &out)
+	testkit.Eventually(t, func() bool { return strings.Contains(out.String(), `"late"`) })
 }

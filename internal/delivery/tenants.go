@@ -190,6 +190,12 @@ func (t *Tenants) Moves(moved func(tenant string, room event.Room, p event.Profi
 // InCluster says that other hubs have a part in tenants, or keep their rooms.
 func (t *Tenants) InCluster() bool { return t.sharing != nil || t.rooms != nil }
 
+// waits says that what is known of tenants is asked for: of a store or of other hubs.
+func (t *Tenants) waits() bool {
+	_, here := t.log.(*history.Memory)
+	return !here || t.InCluster()
+}
+
 // needsLocked says that a tenant must not be forgotten.
 func (t *Tenants) needsLocked(tenant *tenant) bool {
 	return len(tenant.conns) > 0 || tenant.coming > 0 || tenant.readers > 0 || !t.InCluster() && (!tenant.rooms.Empty() || len(tenant.resolved) > 0)

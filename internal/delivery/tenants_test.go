@@ -2,16 +2,24 @@ package delivery
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/room"
+	"realtimehub/internal/room/roomtest"
 	"realtimehub/internal/sse"
+	"realtimehub/internal/testkit"
 )
 
 // A sweep looks at tenants at which something has changed, however many there are.
@@ -89,4 +97,65 @@ func TestTheLedgerIsRight(t *testing.T) {
 		})
 		is.Equal(h.Tenants.Busiest(3), all[:min(3, len(all))])
 	}
+}
+
+// overtaken is a Log whose sink is told of an event that comes after a head before Attach returns
+// that head.
+type overtaken struct {
+	*history.Memory
+	event *event.Event
+}
+
+func (o overtaken) Attach(ctx context.Context, tenant string) (history.Cursor, error) {
+	head, err := o.Memory.Attach(ctx, tenant)
+	if err == nil {
+		err = o.Append(ctx, []*history.Entry{{Event: o.event, Envelope: o.event.Seal()}})
+	}
+	return head, err
+}
+
+// An event may overtake the head that a tenant is attached at. Of memberships nothing is known up to
+// that event either, so who resumes from before it has it.
+func TestAnEventOvertakesTheHead(t *testing.T) {
+	is := is.New(t)
+	log := history.NewMemory(testLimits)
+	before, err := log.Attach(t.Context(), "acme")
+	is.NoErr(err)
+	r := newRig(t, func(cfg *Config) {
+		cfg.Log = overtaken{log, &event.Event{ID: "early", TenantID: "acme", Type: "a.b", Timestamp: time.Now(), Payload: []byte(`"early"`), Target: event.ToConversation(inRoom.ID)}}
+		cfg.Resolver = room.NewService(room.ServiceConfig{URL: "http://members.example", Transport: &roomtest.Service{Members: `"user:me"`}})
+	})
+	acme, err := r.Tenants.openLocked(t.Context(), "acme")
+	is.NoErr(err)
+	is.Equal(acme.head.Seq, before.Seq+1)
+	is.True(acme.rooms.IsOf(before.Epoch))
+	is.Equal(acme.rooms.Left(user("me")), before.Seq+1)
+	acme.mu.Unlock()
+	var out testkit.Buffer
+	r.serveTo(t, r.connect(t, subscribed("me", before.String())), &out)
+	testkit.Eventually(t, func() bool { return strings.Contains(out.String(), `"early"`) })
+}
+
+// silent is a Log that does not answer.
+type silent struct{ *history.Memory }
+
+func (s silent) Attach(ctx context.Context, _ string) (history.Cursor, error) {
+	<-ctx.Done()
+	return history.Cursor{}, ctx.Err()
+}
+
+// Who asks of a tenant whose log does not answer waits as long as it wants to, also where its hub
+// is alone.
+func TestASilentLogIsWaitedForAsLongAsOneWants(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		r := newRig(t, func(cfg *Config) { cfg.Log = silent{history.NewMemory(testLimits)} })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		_, err := r.Tenants.openLocked(ctx, "acme")
+		is.True(errors.Is(err, context.DeadlineExceeded))
+		is.Equal(time.Since(start), time.Second)
+		time.Sleep(beginTime)
+	})
 }

@@ -110,7 +110,7 @@ func (d *dropped) since(place uint64, r *Reader) bool {
 	if r == nil || place < d.floor || d.tenant > place || d.lastFor(r.Profile) > place {
 		return true
 	}
-	if r.AllRooms || place < r.RoomsFrom {
+	if place < r.RoomsFrom {
 		return d.rooms > place
 	}
 	for _, stay := range r.Rooms {

@@ -9,12 +9,13 @@ import (
 // Reader is the profile for whom entries are read: its own, its tenant's, and its rooms' from
 // while it belonged to them.
 type Reader struct {
-	Profile  event.Profile
-	Rooms    []Stay
-	AllRooms bool // read every room's entries: the caller checks membership itself
+	Profile event.Profile
+	Rooms   []Stay
 
-	StaysFrom uint64 // before this place it is not known when the profile was in its rooms
-	RoomsFrom uint64 // before this place it is not known which rooms the profile had
+	// What is not known of the profile up to a place. Up to RoomsFrom every room's entries are read,
+	// and the caller checks membership itself.
+	StaysFrom uint64 // when it was in its rooms
+	RoomsFrom uint64 // which rooms it had
 }
 
 // Stay is a time in a room, in places of the tenant's history: those after From, up to Until.
@@ -36,7 +37,7 @@ func (r *Reader) wants(e *Entry) bool {
 	case !ok:
 		return e.Names(r.Profile)
 	}
-	return r.AllRooms || slices.ContainsFunc(r.Rooms, func(s Stay) bool {
+	return e.Cursor.Seq <= r.RoomsFrom || slices.ContainsFunc(r.Rooms, func(s Stay) bool {
 		return s.Room == room && s.From < e.Cursor.Seq && e.Cursor.Seq <= s.Until
 	})
 }

@@ -85,14 +85,15 @@ func (s *shelf) findLocked(to *runs, r *Reader, after uint64) {
 	to.add(s.lists.tenant.items, n, math.MaxUint64)
 	to.add(s.lists.profiles.numbers(r.Profile), n, math.MaxUint64)
 	to.add(s.lists.wideFor(r.Profile, n), n, math.MaxUint64)
-	if r.AllRooms {
+	known := max(n, s.upTo(r.RoomsFrom))
+	if known > n {
 		for room := range s.lists.rooms.all() {
-			to.add(room.items, n, math.MaxUint64)
+			to.add(room.items, n, known)
 		}
 	}
 	for _, stay := range r.Rooms {
-		if list := s.lists.rooms.numbers(stay.Room); len(list) > 0 && !r.AllRooms {
-			to.add(list, max(n, s.upTo(stay.From)), s.upTo(stay.Until))
+		if list := s.lists.rooms.numbers(stay.Room); len(list) > 0 {
+			to.add(list, max(known, s.upTo(stay.From)), s.upTo(stay.Until))
 		}
 	}
 	heap.Init(to)

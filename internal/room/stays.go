@@ -6,7 +6,6 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
-	"realtimehub/internal/sized"
 )
 
 // maxPast is how many ended stays a tenant's rooms remember.
@@ -64,8 +63,10 @@ func (m *Memberships[C]) ForgetPast() bool {
 		return false
 	}
 	m.forgot = max(m.forgot, m.newest)
-	m.past, m.ended, m.cut = sized.Table[belonging, []span]{}, 0, sized.Table[belonging, uint64]{}
-	m.left, m.endings = sized.Table[event.Profile, uint64]{}, 0
+	m.past.Clear() // each may be walked through: see Prune
+	m.left.Clear()
+	m.cut.Clear()
+	m.ended, m.endings = 0, 0
 	m.oldest, m.newest = 0, 0
 	return true
 }

@@ -50,7 +50,7 @@ func (t *Table[K, V]) Find(k K) (V, bool) {
 // Len is how many entries there are.
 func (t *Table[K, V]) Len() int { return len(t.of) + len(t.old) }
 
-// All is every key with its value, in no order. Put and Delete may be called meanwhile: a key that
+// All is every key with its value, in no order. Put, Delete and Clear may be called meanwhile: a key that
 // is put may come, or come again.
 func (t *Table[K, V]) All() iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
@@ -85,7 +85,7 @@ func (t *Table[K, V]) Delete(k K) {
 	delete(t.of, k)
 	delete(t.old, k)
 	if t.Len() == 0 {
-		*t = Table[K, V]{walks: t.walks}
+		t.Clear()
 		return
 	}
 	if t.old == nil && t.Len() < t.most/2 && t.most > 16 {
@@ -111,6 +111,9 @@ func (t *Table[K, V]) move() {
 	}
 	t.old, t.size = nil, 0
 }
+
+// Clear removes all entries. A walk that is under way may still bring some of them.
+func (t *Table[K, V]) Clear() { *t = Table[K, V]{walks: t.walks} }
 
 // Each is how many bytes one more entry takes, without what its key and its value point to.
 // A map is between 7/16 and 7/8 full, and has one byte beside each place.

@@ -108,6 +108,27 @@ func TestATableIsWalkedThrough(t *testing.T) {
 	}
 }
 
+// A table may be cleared while it is walked through, and filled again.
+func TestATableIsClearedMeanwhile(t *testing.T) {
+	is := is.New(t)
+	var table Table[int, int]
+	for i := range 100 {
+		table.Put(i, i)
+	}
+	came := 0
+	for range table.All() {
+		if came++; came == 10 {
+			table.Clear()
+			table.Put(-1, 1)
+		}
+	}
+	is.True(came <= 100)
+	is.Equal(table.Len(), 1)
+	is.Equal(table.walks, int32(0))
+	table.Clear()
+	is.Equal(table.Bytes(), int64(0))
+}
+
 // Several may walk through a table at once, as who only reads may.
 func TestATableIsWalkedBySeveralAtOnce(t *testing.T) {
 	var table Table[int, int]

@@ -212,6 +212,10 @@ func reading(t *testing.T, k Kind) {
 			is.Equal(l.ReadAll(history.Query{Reader: stays, Bytes: bytes * 100}), "1 3 4 5 8")
 		}
 		is.Equal(l.ReadAll(history.Query{Reader: &history.Reader{Profile: ann, Rooms: []history.Stay{{Room: event.Room{Kind: event.KindGroup, ID: "r"}, From: 0, Until: at(8)}}}}), "1 4 5 7") // rooms of both kinds
+		for place, want := range map[int]string{2: "1 4 5 8", 3: "1 3 4 5 8", 6: "1 3 4 5 6 8", 8: "1 3 4 5 6 7 8"} {                                                                          // up to there of any room
+			reader := &history.Reader{Profile: ann, RoomsFrom: at(place), Rooms: []history.Stay{{Room: room, From: at(6), Until: at(8)}}}
+			is.Equal(l.ReadAll(history.Query{Reader: reader}), want)
+		}
 
 		crowd := []event.Profile{ann}
 		for i := range 1500 {
