@@ -2,8 +2,8 @@ package broker
 
 import (
 	"encoding/json"
+	"errors"
 	"iter"
-	"log/slog"
 	"strings"
 
 	"realtimehub/internal/broker/table"
@@ -46,8 +46,8 @@ type roomChange struct {
 }
 
 // changesOf are the changes that rows of a tenant tell of. Its history is in a life, and of
-// an epoch.
-func changesOf(rows []table.Row, life, epoch string, logger *slog.Logger) iter.Seq[roomChange] {
+// an epoch. Rows that are not understood are skipped, and told of.
+func changesOf(rows []table.Row, life, epoch string, notUnderstood func(place uint64, err error)) iter.Seq[roomChange] {
 	return func(yield func(roomChange) bool) {
 		c := roomChange{life: life}
 		for _, row := range rows {
@@ -62,7 +62,7 @@ func changesOf(rows []table.Row, life, epoch string, logger *slog.Logger) iter.S
 			var stored membershipRow
 			p, err := event.ParseProfile(row.Name)
 			if err2 := json.Unmarshal(row.Data, &stored); err != nil || err2 != nil {
-				logger.Error("store: a row of the membership table cannot be read and is skipped", "place", row.Seq)
+				notUnderstood(row.Seq, errors.Join(err, err2))
 				continue
 			}
 			if stored.Forgot == 0 && len(stored.Stays) > mostStays {

@@ -116,9 +116,8 @@ func (f *follower) note(e entry, comes bool) {
 	l := f.lines.Get(e.tenant)
 	switch e.kind {
 	case kindHead:
-		h, err := parseHead(e.msg.Data(), e.seq)
+		h, err := f.b.parseHead(e.tenant, e.msg.Data(), e.seq)
 		if err != nil {
-			f.b.cfg.Logger.Error("store: a row of the outbox cannot be read and is skipped", "place", e.seq)
 			return
 		}
 		if l.untaken() == 0 && comes {

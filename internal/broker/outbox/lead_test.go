@@ -127,7 +127,7 @@ func TestAnotherSendsWhenOneIsCutOff(t *testing.T) {
 }
 
 // A head comes late to who follows, after what was taken meanwhile: whoever has said so is not
-// told of it as if it were still to be taken. So it is where all is read anew.
+// told of it as if it were still to be taken.
 func TestWhatWasTakenIsNotToldOfAgain(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)

@@ -99,6 +99,7 @@ func (b *Box) find(ctx context.Context, tenant string, place uint64) (kept, erro
 func (b *Box) itemsFrom(ctx context.Context, tenant string, from kept, q outbox.Query) ([]outbox.Item, error) {
 	first, err := decode(tenant, from.place, from.data)
 	if err != nil {
+		b.cfg.Unread(tenant, from.seq, err)
 		return nil, err
 	}
 	items, bytes := []outbox.Item{first}, len(first.Data)
@@ -106,7 +107,6 @@ func (b *Box) itemsFrom(ctx context.Context, tenant string, from kept, q outbox.
 	if whole {
 		return items, nil
 	}
-	var failed error
 	get := stream.Get{Seq: from.seq + 1, Next: b.itemsSubject(tenant), Batch: min(q.Limit, mostOfRead) - 1}
 	if q.Bytes > 0 {
 		get.MaxBytes = 2 * q.Bytes // with what is around the data
@@ -118,13 +118,10 @@ func (b *Box) itemsFrom(ctx context.Context, tenant string, from kept, q outbox.
 		}
 		item, err := decode(tenant, place, msg.Data)
 		if bytes += len(item.Data); err != nil || q.Bytes > 0 && bytes > q.Bytes {
-			failed, whole = err, true
+			whole = true // what cannot be read is told of as the first of the next page
 			return
 		}
 		items = append(items, item)
 	})
-	if err == nil {
-		err = failed
-	}
 	return items, err
 }
