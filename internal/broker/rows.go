@@ -25,6 +25,8 @@ type membershipRow struct {
 // more, and did not say what it had cut.
 const mostStays = 31
 
+var errGroup = errors.New("the group is no room")
+
 func groupOf(room event.Room) string { return string(room.Kind) + ":" + room.ID }
 
 func roomOf(group string) event.Room {
@@ -52,6 +54,10 @@ func changesOf(rows []table.Row, life, epoch string, notUnderstood func(place ui
 		c := roomChange{life: life}
 		for _, row := range rows {
 			of := roomOf(row.Group)
+			if of == (event.Room{}) {
+				notUnderstood(row.Seq, errGroup)
+				continue
+			}
 			if row.Name == "" {
 				if c.last > 0 && !yield(c) {
 					return
