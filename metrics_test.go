@@ -399,7 +399,7 @@ var closedWords = map[string]string{
 	"realtime_drops_total":             `reason: behind broker budget closed cut gone room slow unreadable`,
 	"realtime_history_cut_total":       `bound: all tenant`,
 	"realtime_broker_lost_total":       `kept: epoch history membership`,
-	"realtime_broker_faults_total":     `fault: history membership moved other refused`,
+	"realtime_broker_faults_total":     `fault: history membership moved other refused unread`,
 	"realtime_gaps_total":              `reason: expired lost membership slow unknown`,
 	"realtime_auth_failures_total":     `reason: CertificateRequired CredentialExpired CredentialNotYetValid CredentialRequired CrossSite ForbiddenHost InvalidCredential KeysUnavailable RateLimited ScopeRequired TenantForbidden UnlistedOrigin`,
 	"realtime_rate_limited_total":      `limit: admin client memberships probe publish`,

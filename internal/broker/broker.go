@@ -161,7 +161,9 @@ func (b *Broker) open(ctx context.Context, cfg Config) error {
 	}
 	if err == nil {
 		b.outbox, err = outbox.Open(ctx, b.nc, outbox.Config{
-			Prefix: cfg.Prefix, Replicas: cfg.Replicas, Bytes: cfg.Disk / besidePart, Lead: b.duties.Lease().Lead, Logger: cfg.Logger,
+			Prefix: cfg.Prefix, Replicas: cfg.Replicas, Bytes: cfg.Disk / besidePart, Lead: b.duties.Lease().Lead,
+			Unread: func(tenant string, place uint64, err error) { b.log.notUnderstood("outbox", tenant, place, err) },
+			Logger: cfg.Logger,
 		})
 	}
 	if err == nil {

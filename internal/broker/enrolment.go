@@ -91,7 +91,8 @@ func (s *sharedRooms) read(tenant string, e *enrolment, place uint64) error {
 	var begun roomChange // of which more may follow
 	if err := s.table.Read(ctx, tenant, e.place.Load(), place, func(rows []table.Row) error {
 		now := s.log.journal.Epoch()
-		for c := range changesOf(rows, now, s.log.epochOf(tenant, now).Text(), s.logger.With("tenant", tenant)) {
+		notUnderstood := func(place uint64, err error) { s.log.notUnderstood("membership", tenant, place, err) }
+		for c := range changesOf(rows, now, s.log.epochOf(tenant, now).Text(), notUnderstood) {
 			if c.version > 0 {
 				s.whole(e, life, begun)
 				begun = c

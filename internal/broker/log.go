@@ -18,6 +18,7 @@ import (
 	"realtimehub/internal/count"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/pace"
 )
 
 // sharedLog is the Log that hubs share. What is near, the last entries of tenants that
@@ -30,6 +31,7 @@ type sharedLog struct {
 	unread  atomic.Int64
 	gone    count.Words[history.Kept]
 	faults  count.Words[history.Fault]
+	unclear pace.Counter // what is not understood, but for events
 	whole   func() error // says why this hub may be missing something; nil: nothing
 	logger  *slog.Logger
 
@@ -70,6 +72,15 @@ func (s *sharedLog) open(ctx context.Context, nc *nats.Conn, cfg Config, node st
 	}
 	s.journal, err = journal.Open(ctx, nc, c)
 	return err
+}
+
+// notUnderstood counts what another hub kept or told of a tenant and this one cannot read. There
+// may be very much. The place is a row's; 0: it is none.
+func (s *sharedLog) notUnderstood(what, tenant string, place uint64, err error) {
+	s.faults.Add(history.FaultUnread, 1)
+	if times, due := s.unclear.Due(time.Now()); due {
+		s.logger.Error("store: what another hub kept or told cannot be read: it may have another version", "of", what, "tenant", tenant, "place", place, "times", times, "err", err)
+	}
 }
 
 // lose counts that the broker has lost something, which was made anew.

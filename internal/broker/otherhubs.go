@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -221,11 +222,10 @@ func (o *otherHubs) changed(c peers.Change) {
 		s := cluster.SessionChange{Session: cluster.Session{ID: uuid.UUID(op.ID)}, Gone: op.Data == nil}
 		if !s.Gone {
 			var row sessionRow
-			if json.Unmarshal(op.Data, &row) != nil {
-				continue
-			}
-			profile, err := event.ParseProfile(row.Profile)
-			if err != nil {
+			err := json.Unmarshal(op.Data, &row)
+			profile, err2 := event.ParseProfile(row.Profile)
+			if err != nil || err2 != nil {
+				o.log.notUnderstood("connections", c.Topic, 0, cmp.Or(err, err2))
 				continue
 			}
 			s.Profile, s.Drained, s.Client = profile, row.Drained, row.Client
@@ -251,10 +251,12 @@ func (o *otherHubs) has(tenant, name string) []peers.ID {
 
 func (o *otherHubs) told(tenant string, data []byte) {
 	var t cluster.Typing
-	if json.Unmarshal(data, &t) == nil {
-		<-o.ready
-		o.sink.Typed(tenant, t)
+	if err := json.Unmarshal(data, &t); err != nil {
+		o.log.notUnderstood("typing", tenant, 0, err)
+		return
 	}
+	<-o.ready
+	o.sink.Typed(tenant, t)
 }
 
 func (o *otherHubs) serve(data []byte) []byte {

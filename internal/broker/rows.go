@@ -2,8 +2,8 @@ package broker
 
 import (
 	"encoding/json"
+	"errors"
 	"iter"
-	"log/slog"
 	"strings"
 
 	"realtimehub/internal/broker/table"
@@ -24,6 +24,8 @@ type membershipRow struct {
 // mostStays is how many times in a room are kept of a profile. A version before kept one
 // more, and did not say what it had cut.
 const mostStays = 31
+
+var errGroup = errors.New("the group is no room")
 
 func groupOf(room event.Room) string { return string(room.Kind) + ":" + room.ID }
 
@@ -46,12 +48,16 @@ type roomChange struct {
 }
 
 // changesOf are the changes that rows of a tenant tell of. Its history is in a life, and of
-// an epoch.
-func changesOf(rows []table.Row, life, epoch string, logger *slog.Logger) iter.Seq[roomChange] {
+// an epoch. Rows that are not understood are skipped, and told of.
+func changesOf(rows []table.Row, life, epoch string, notUnderstood func(place uint64, err error)) iter.Seq[roomChange] {
 	return func(yield func(roomChange) bool) {
 		c := roomChange{life: life}
 		for _, row := range rows {
 			of := roomOf(row.Group)
+			if of == (event.Room{}) {
+				notUnderstood(row.Seq, errGroup)
+				continue
+			}
 			if row.Name == "" {
 				if c.last > 0 && !yield(c) {
 					return
@@ -62,7 +68,7 @@ func changesOf(rows []table.Row, life, epoch string, logger *slog.Logger) iter.S
 			var stored membershipRow
 			p, err := event.ParseProfile(row.Name)
 			if err2 := json.Unmarshal(row.Data, &stored); err != nil || err2 != nil {
-				logger.Error("store: a row of the membership table cannot be read and is skipped", "place", row.Seq)
+				notUnderstood(row.Seq, errors.Join(err, err2))
 				continue
 			}
 			if stored.Forgot == 0 && len(stored.Stays) > mostStays {

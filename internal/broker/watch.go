@@ -55,7 +55,7 @@ func newWatch(access []nats.Option, logger *slog.Logger) *watch {
 	return &watch{
 		access: append(access, nats.Timeout(dialTime), nats.FlusherTimeout(sendTime)), logger: logger,
 		over: make(chan error, 1), ended: make(chan struct{}),
-		faults: count.NewWords(history.FaultHistory, history.FaultMembership, history.FaultRefused, history.FaultMoved, history.FaultOther),
+		faults: count.NewWords(history.FaultHistory, history.FaultMembership, history.FaultRefused, history.FaultMoved, history.FaultUnread, history.FaultOther),
 		said:   rate.Sometimes{Interval: time.Second}, unreached: rate.Sometimes{Interval: 5 * time.Second},
 	}
 }

@@ -184,5 +184,6 @@ const (
 	FaultMembership Fault = "membership" // it could not be changed
 	FaultRefused    Fault = "refused"    // a server did not take the hub's credentials
 	FaultMoved      Fault = "moved"      // a server could do nothing, and the hub has moved to another
+	FaultUnread     Fault = "unread"     // what another hub kept or told is not understood: two versions
 	FaultOther      Fault = "other"      // the log says which
 )

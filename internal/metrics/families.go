@@ -147,7 +147,7 @@ func families() (all []family) {
 	add(counter, "broker_faults_total", "fault", "Faults of the store that this hub noticed.",
 		func(l *Values) map[string]float64 {
 			values := map[string]float64{}
-			for _, fault := range []history.Fault{history.FaultHistory, history.FaultMembership, history.FaultRefused, history.FaultMoved, history.FaultOther} {
+			for _, fault := range []history.Fault{history.FaultHistory, history.FaultMembership, history.FaultRefused, history.FaultMoved, history.FaultUnread, history.FaultOther} {
 				values[string(fault)] = float64(l.Hub.Log.Faults[fault])
 			}
 			return values

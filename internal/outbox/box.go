@@ -53,7 +53,7 @@ type Query struct {
 
 // Page is what was found, without gaps.
 type Page struct {
-	Items  []Item
+	Items  []Item // none: nothing that was put after the place asked for is kept
 	Oldest uint64 // the first place that is kept, or that will be given
 	Newest uint64 // the last place that was given; 0: none is known
 }

@@ -9,6 +9,7 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/due"
 	"realtimehub/internal/event"
+	"realtimehub/internal/fair"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/sized"
 )
@@ -27,15 +28,15 @@ const maxRoom = 1_000
 // What is told is always what is so then, by one goroutine a typist at a time: so the
 // order holds, though any of it may wait for the membership service.
 type Typists struct {
-	cfg Config // static
+	cfg   Config              // static
+	ticks fair.Series[string] // what they tell of, by tenant
 
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
 	of      sized.Table[event.TenantProfile, *sized.Table[string, *typist]] // by conversation
 	calls   uint64                                                          // so far
-	due     due.Queue[*typist]
-	stopped []*typist // to be told at the next tick
-	crowded int       // of whom nobody was told, their conversation being too large
+	due     due.Queue[*typist]                                              // what a tick looks at
+	crowded int                                                             // of whom nobody was told, their conversation being too large
 }
 
 // Config is what Typists need to know.
@@ -70,6 +71,7 @@ type typist struct {
 	told    bool // what this hub's streams know of types
 	uncast  bool // other hubs are to be told of types
 	telling bool // who tells sees to what comes meanwhile
+	queued  bool // a tick has taken it, and it is yet to be told of
 }
 
 func newTypist(who event.TenantProfile, conversation string) *typist {
@@ -112,7 +114,7 @@ func (t *Typists) Heard(tenant string, ref event.Profile, conversation string, s
 	typist, call, _ := t.enter(event.TenantProfile{Tenant: tenant, Profile: ref}, conversation, false)
 	t.cfg.Spoke(typist.who)
 	t.set(typist, call, started, false)
-	t.tellSoon(typist)
+	go t.tell(typist)
 	t.leave(typist)
 }
 
@@ -164,7 +166,7 @@ func (t *Typists) leave(typist *typist) {
 
 // forgetLocked drops who does not type, once that is told and no call is under way.
 func (t *Typists) forgetLocked(typist *typist) {
-	if typist.calls > 0 || typist.telling || typist.types || typist.told || t.findLocked(typist.who, typist.conversation) != typist {
+	if typist.calls > 0 || typist.telling || typist.queued || typist.types || typist.told || t.findLocked(typist.who, typist.conversation) != typist {
 		return
 	}
 	theirs := t.of.Get(typist.who)
@@ -205,36 +207,58 @@ func (t *Typists) Left(who event.TenantProfile) {
 	if theirs := t.of.Get(who); theirs != nil {
 		for _, typist := range theirs.All() {
 			t.stopLocked(typist)
-			t.stopped = append(t.stopped, typist)
+			t.due.Set(typist, time.Now())
 		}
 	}
 }
 
-// Tick tells of all that has stopped by itself.
+// Tick tells of all that has stopped by itself, and of what could not be told before. It waits
+// neither for the membership service, where errors are logged, nor for a tenant that is busy.
 func (t *Typists) Tick(now time.Time) {
-	t.mu.Lock()
-	for typist, ok := t.due.Next(now); ok; typist, ok = t.due.Next(now) {
-		if typist.until.After(now) {
-			t.due.Set(typist, typist.until)
-		} else {
-			t.stopLocked(typist)
-			t.stopped = append(t.stopped, typist)
-		}
+	come := map[string][]*typist{}
+	for more := true; more; {
+		more = t.take(come, now)
 	}
-	stopped := t.stopped
-	t.stopped = nil
-	t.mu.Unlock()
-	for _, typist := range stopped {
-		t.tellSoon(typist)
+	for tenant, list := range come {
+		t.ticks.Do(tenant, func() { fair.ForEach(len(list), func(i int) { t.tellQueued(list[i]) }) })
 	}
 }
 
-// tellSoon is tell for who must wait neither for the membership service, where errors are
-// logged, nor for other hubs, nor for a tenant that is busy.
-func (t *Typists) tellSoon(typist *typist) { go t.tell(typist) }
+// piece is how many that are due are taken at a time under the lock, which is that of all tenants.
+const piece = 1000
+
+// take takes up to a piece of those who are due, by tenant, and says whether there may be more.
+func (t *Typists) take(come map[string][]*typist, now time.Time) (more bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for range piece {
+		typist, ok := t.due.Next(now)
+		if !ok {
+			return false
+		}
+		if typist.types && typist.until.After(now) {
+			t.due.Set(typist, typist.until)
+			continue
+		}
+		t.stopLocked(typist)
+		if !typist.queued { // else what is so is told soon
+			typist.queued = true
+			come[typist.who.Tenant] = append(come[typist.who.Tenant], typist)
+		}
+	}
+	return true
+}
+
+// tellQueued is tell of who was taken by a tick.
+func (t *Typists) tellQueued(typist *typist) {
+	t.mu.Lock()
+	typist.queued = false
+	t.mu.Unlock()
+	t.tell(typist)
+}
 
 // tell has others know what is so of a typist, unless another call sees to it. Who
-// could not be told of a start is told with its repeat.
+// could not be told of a start is told with its repeat, and of a stop at the next tick.
 func (t *Typists) tell(typist *typist) (err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -253,7 +277,14 @@ func (t *Typists) tell(typist *typist) (err error) {
 			t.cfg.Cast(typist.who, typist.conversation, types)
 		}
 		t.mu.Lock()
-		typist.told = types && err == nil
+		if err == nil {
+			typist.told = types
+		} else {
+			typist.uncast = typist.uncast || cast
+		}
+	}
+	if typist.told && !typist.types {
+		t.due.Set(typist, time.Now())
 	}
 	typist.telling = false
 	t.forgetLocked(typist)

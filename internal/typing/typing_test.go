@@ -3,6 +3,7 @@ package typing
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -34,7 +35,13 @@ type world struct {
 	told  []string
 	cast  []bool // what other hubs were told
 	size  int    // of the room
+	away  bool   // nothing can be told
+	slow  string // a tenant of whom nothing is told until busy is closed
+	busy  chan struct{}
+	waits int // for that
 }
+
+var errAway = errors.New("who is a member cannot be asked")
 
 func inBubble(t *testing.T, test func(w *world, is *is.I)) {
 	synctest.Test(t, func(t *testing.T) {
@@ -89,6 +96,15 @@ func (w *world) Say(_ context.Context, e *event.Event) error {
 	w.ask()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.away {
+		return errAway
+	}
+	if e.TenantID == w.slow {
+		w.waits++
+		w.mu.Unlock()
+		<-w.busy
+		w.mu.Lock()
+	}
 	w.told = append(w.told, strings.TrimPrefix(e.Type, "typing."))
 	return nil
 }
@@ -214,5 +230,88 @@ func TestTypingInALargeRoom(t *testing.T) {
 		w.types(true) // it has grown
 		is.Equal(w.said(), "started stopped")
 		is.Equal(w.Crowded(), 1)
+	})
+}
+
+// setAway has nothing told, or all again.
+func (w *world) setAway(away bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.away = away
+}
+
+// A stop that cannot be told, of somebody whose start was, is told as soon as it can be, unless
+// that one types again; other hubs are told as well.
+func TestAStopThatCannotBeTold(t *testing.T) {
+	for name, test := range map[string]struct {
+		then func(w *world)
+		said string
+		cast []bool
+	}{
+		"the next tick": {func(w *world) { w.wait(time.Second) }, "started stopped", []bool{true, false}},
+		"a repeat":      {func(w *world) { w.types(false) }, "started stopped", []bool{true, false}},
+		"a start":       {func(w *world) { w.types(true) }, "started", []bool{true, true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(w *world, is *is.I) {
+				w.cfg.Cast = func(_ event.TenantProfile, _ string, started bool) { w.cast = append(w.cast, started) }
+				w.types(true)
+				w.setAway(true)
+				w.types(false)
+				w.wait(3 * time.Second)
+				is.Equal(w.said(), "started")
+				is.Equal(w.typists(), 1)
+				w.setAway(false)
+				test.then(w)
+				is.Equal(w.said(), test.said)
+				is.Equal(w.cast, test.cast)
+				w.wait(8 * time.Second)
+				is.Equal(w.said(), "started stopped")
+				is.Equal(w.typists(), 0)
+			})
+		})
+	}
+}
+
+// hear has another hub tell that so many in a tenant have begun to type.
+func (w *world) hear(tenant string, n int) {
+	for i := range n {
+		w.Heard(tenant, event.Profile{Type: "user", ID: fmt.Sprint(i)}, "talk", true)
+	}
+	synctest.Wait()
+}
+
+// However many have stopped at once, others get the lock, which is that of all tenants, after each
+// piece.
+func TestTypingEndsInPieces(t *testing.T) {
+	inBubble(t, func(w *world, is *is.I) {
+		const all = 2*piece + 10
+		w.hear("acme", all)
+		come, soon := map[string][]*typist{}, time.Now().Add(time.Minute)
+		for i, rest := range []int{piece + 10, 10, 0} {
+			is.Equal(w.take(come, soon), i < 2)
+			is.Equal(w.due.Len(), rest)
+		}
+		is.Equal(len(come["acme"]), all)
+	})
+}
+
+// A tenant that is busy keeps no other's waiting, and no more than some of it is told at a time,
+// however many ticks pass.
+func TestABusyTenantKeepsNoTypingWaiting(t *testing.T) {
+	inBubble(t, func(w *world, is *is.I) {
+		const many = 200
+		w.hear("busy", many)
+		w.hear("well", 1)
+		w.mu.Lock()
+		w.slow, w.busy = "busy", make(chan struct{})
+		w.mu.Unlock()
+		w.wait(10 * time.Second)
+		is.Equal(strings.Count(w.said(), "stopped"), 1)
+		is.True(w.waits > 0 && w.waits < many/2)
+		close(w.busy)
+		w.wait(time.Second)
+		is.Equal(strings.Count(w.said(), "stopped"), many+1)
+		is.Equal(w.typists(), 0)
 	})
 }

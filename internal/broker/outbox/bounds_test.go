@@ -1,9 +1,12 @@
 package outbox
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -207,4 +210,69 @@ func TestAge(t *testing.T) {
 		defer f.mu.Unlock()
 		return f.lines.Len() == 0
 	})
+}
+
+// The oldest go while somebody reads who is among them: the page says where what is left begins,
+// and has it. So it is where another run of places has begun after that.
+func TestTheOldestGoWhileOneReads(t *testing.T) {
+	t.Parallel()
+	for _, runs := range []int{1, 2} {
+		t.Run(fmt.Sprint(runs), func(t *testing.T) {
+			is := is.New(t)
+			broker := natstest.Start(t, 1)
+			proxy := broker.Proxies(t)[0]
+			trims, reads := open(t, broker.URL(0), "test"), open(t, proxy.URL(), "test")
+			var names []string
+			for i := range 10 {
+				names = append(names, fmt.Sprint(i))
+			}
+			outboxtest.Put(t, trims, "acme", "", names...)
+			if runs > 1 {
+				outboxtest.Surely(t, func() error { return trims.Renew(t.Context()) })
+				outboxtest.Put(t, trims, "acme", "", "another run's")
+			}
+			first := outboxtest.Read(t, trims, "acme", outbox.Query{Limit: 1}).Oldest
+			left, err := trims.find(t.Context(), "acme", first+5)
+			is.NoErr(err)
+			purge := sync.OnceFunc(func() {
+				_, err := trims.stream.Purge(context.Background(), trims.itemsSubject("acme"), left.seq)
+				is.NoErr(err)
+			})
+			proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+				if !m.FromServer && strings.Contains(string(m.Data), `"`+reads.itemSubject("acme", first+3)+`"`) {
+					purge() // before it is asked for
+				}
+				return v
+			})
+			page := outboxtest.Read(t, reads, "acme", outbox.Query{After: first + 2, Limit: 10})
+			is.Equal(page.Oldest, first+5)
+			is.True(page.Gap(first + 2))
+			is.Equal(outboxtest.Names(page.Items), names[5:])
+		})
+	}
+}
+
+// What is kept after the end of a run of places, or after some that were lost, is read, whatever
+// comes behind it.
+func TestWhatFollowsALoss(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	b := open(t, natstest.Start(t, 1).URL(0), "test")
+	outboxtest.Put(t, b, "acme", "", "a", "b")
+	end := outboxtest.Newest(t, b, "acme")
+	for _, name := range []string{"c", "d"} {
+		outboxtest.Surely(t, func() error { return b.Renew(t.Context()) })
+		outboxtest.Put(t, b, "acme", "", name)
+	}
+	page := outboxtest.Read(t, b, "acme", outbox.Query{After: end, Limit: 10})
+	is.True(page.Gap(end))
+	is.Equal(outboxtest.Names(page.Items), []string{"c"})
+
+	outboxtest.Put(t, b, "acme", "", "e", "f")
+	newest := outboxtest.Newest(t, b, "acme")
+	_, err := b.stream.Purge(t.Context(), b.itemSubject("acme", newest-1), math.MaxInt64)
+	is.NoErr(err)
+	page = outboxtest.Read(t, b, "acme", outbox.Query{After: newest - 2, Limit: 10})
+	is.True(page.Gap(newest - 2))
+	is.Equal(outboxtest.Names(page.Items), []string{"f"})
 }

@@ -25,7 +25,10 @@ type Config struct {
 	Replicas int
 	Bytes    int64 // about so many at the broker; past them the tenants with most lose their oldest items; 0: no limit
 	// Lead calls do whenever this process becomes the one that sends, as outbox.Box has it.
-	Lead   func(ctx context.Context, do func(ctx context.Context))
+	Lead func(ctx context.Context, do func(ctx context.Context))
+	// Unread is told of each row that is not understood, by its place in the stream: until another
+	// version has put a new one, nothing of the tenant's is put, read or sent.
+	Unread func(tenant string, place uint64, err error)
 	Logger *slog.Logger
 }
 

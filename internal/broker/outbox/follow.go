@@ -54,6 +54,13 @@ func (l *line) untaken() int {
 // first is the place of the first item that was not taken.
 func (l *line) first() uint64 { return max(l.head.taken(l.taken)+1, l.oldest) }
 
+// take notes up to which place items were taken.
+func (l *line) take(place uint64) {
+	if place > l.taken {
+		l.taken, l.since, l.oldest = place, time.Time{}, 0
+	}
+}
+
 // Follow implements outbox.Box.
 func (b *Box) Follow(ctx context.Context, more func(tenant string, taken, newest uint64)) (stop func(), err error) {
 	f := &follower{b: b, more: more}
@@ -82,13 +89,13 @@ func (f *follower) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	f.mu.Lock()
+	f.lines = sized.Table[string, line]{} // what is said to be taken from now on stays
+	f.mu.Unlock()
 	r, err := f.b.newReader(ctx, false, f.b.all(kindHead, ""), f.b.all(kindTaken, ""))
 	if err != nil {
 		return err
 	}
-	f.mu.Lock()
-	f.lines = sized.Table[string, line]{}
-	f.mu.Unlock()
 	if err := r.whole(ctx, func(e entry) error { f.note(e, false); return nil }); err != nil {
 		r.close()
 		return err
@@ -109,9 +116,8 @@ func (f *follower) note(e entry, comes bool) {
 	l := f.lines.Get(e.tenant)
 	switch e.kind {
 	case kindHead:
-		h, err := parseHead(e.msg.Data(), e.seq)
+		h, err := f.b.parseHead(e.tenant, e.msg.Data(), e.seq)
 		if err != nil {
-			f.b.cfg.Logger.Error("store: a row of the outbox cannot be read and is skipped", "place", e.seq)
 			return
 		}
 		if l.untaken() == 0 && comes {
@@ -119,10 +125,19 @@ func (f *follower) note(e entry, comes bool) {
 		}
 		l.head, l.at = h, e.at
 	case kindTaken:
-		l.taken = max(l.taken, stream.ParseSeq(string(e.msg.Data())))
-		l.since, l.oldest = time.Time{}, 0
+		l.take(stream.ParseSeq(string(e.msg.Data())))
 	}
 	f.lines.Put(e.tenant, l)
+}
+
+// took notes that a tenant's items were taken up to a place. Whoever has said so has it noted
+// before its row comes, as a head that was put before that row may still have to be told of.
+func (f *follower) took(tenant string, place uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := f.lines.Get(tenant)
+	l.take(place)
+	f.lines.Put(tenant, l)
 }
 
 // tellLocked tells of a tenant that has something.

@@ -28,10 +28,16 @@ const headRow = "%d %d %d %d"
 
 func (h head) data() []byte { return fmt.Appendf(nil, headRow, h.newest, h.begin, h.before, h.start) }
 
-func parseHead(data []byte, seq uint64) (head, error) {
+// parseHead reads a tenant's head, which is at a place in the stream. One that is not understood is
+// told of.
+func (b *Box) parseHead(tenant string, data []byte, seq uint64) (head, error) {
 	h := head{seq: seq}
-	_, err := fmt.Sscanf(string(data), headRow, &h.newest, &h.begin, &h.before, &h.start)
-	return h, err
+	if _, err := fmt.Sscanf(string(data), headRow, &h.newest, &h.begin, &h.before, &h.start); err != nil {
+		err = fmt.Errorf("the head of an outbox cannot be read: %w", err)
+		b.cfg.Unread(tenant, seq, err)
+		return head{}, err
+	}
+	return h, nil
 }
 
 // anew is a head from which a run begins, past any place that was given.
@@ -72,7 +78,7 @@ func (b *Box) headOf(ctx context.Context, tenant string) (head, error) {
 	if err != nil || seq == 0 {
 		return head{}, err
 	}
-	return parseHead(data, seq)
+	return b.parseHead(tenant, data, seq)
 }
 
 // settled is a tenant's head as it is, also where a place is asked for that it does not have:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -123,4 +124,36 @@ func TestAnotherSendsWhenOneIsCutOff(t *testing.T) {
 	put(5)
 	names, _ = sent.sent()
 	is.Equal(names, want)
+}
+
+// A head comes late to who follows, after what was taken meanwhile: whoever has said so is not
+// told of it as if it were still to be taken.
+func TestWhatWasTakenIsNotToldOfAgain(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	proxy := natstest.Start(t, 1).Proxies(t)[0]
+	b := open(t, proxy.URL(), "test")
+	told, stop := outboxtest.Follow(t, b)
+	defer stop()
+	outboxtest.Put(t, b, "acme", "", "a")
+	testkit.Eventually(t, func() bool { return told.Behind("acme", 1) })
+	first := outboxtest.Newest(t, b, "acme")
+
+	hold, head, taken := make(chan struct{}), b.subject(kindHead, "acme"), b.subject(kindTaken, "acme")
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		if m.FromServer && strings.HasPrefix(m.Reply, "$JS.ACK.") {
+			switch m.Subject {
+			case head:
+				v.After = hold
+			case taken:
+				v.Drop = true // it comes after the head, in any case
+			}
+		}
+		return v
+	})
+	outboxtest.Put(t, b, "acme", "", "b")
+	outboxtest.Taken(t, b, "acme", first)
+	close(hold)
+	testkit.Eventually(t, func() bool { _, newest := told.Of("acme"); return newest == first+1 })
+	is.True(told.Behind("acme", 1))
 }

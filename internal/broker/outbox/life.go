@@ -121,9 +121,10 @@ func (b *Box) renew(ctx context.Context) error {
 	b.cfg.Logger.Error("store: the last of the outbox may be lost: all services are told of a gap")
 	heads := map[string]head{}
 	err := b.readAll(ctx, false, func(e entry) error {
-		h, err := parseHead(e.msg.Data(), e.seq)
-		heads[e.tenant] = h
-		return err
+		if h, err := b.parseHead(e.tenant, e.msg.Data(), e.seq); err == nil { // else it stands still by itself
+			heads[e.tenant] = h
+		}
+		return nil
 	}, b.all(kindHead, ""))
 	for tenant, h := range heads {
 		for err == nil {

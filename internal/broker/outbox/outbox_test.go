@@ -33,7 +33,7 @@ func open(t testing.TB, url, prefix string, change ...func(*Config)) *Box {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	cfg := Config{Prefix: prefix, Replicas: 1, Lead: alone, Logger: slog.New(slog.DiscardHandler)}
+	cfg := Config{Prefix: prefix, Replicas: 1, Lead: alone, Unread: func(string, uint64, error) {}, Logger: slog.New(slog.DiscardHandler)}
 	for _, c := range change {
 		c(&cfg)
 	}

@@ -96,7 +96,7 @@ func (f *follower) sweep(ctx context.Context, now time.Time) {
 	}
 	f.mu.Unlock()
 	for tenant, l := range asked {
-		item, err := f.b.waiting(ctx, tenant, &l)
+		item, err := f.b.after(ctx, tenant, l.first()-1, l.head)
 		if err != nil {
 			return
 		}
@@ -107,16 +107,4 @@ func (f *follower) sweep(ctx context.Context, now time.Time) {
 		}
 		f.mu.Unlock()
 	}
-}
-
-// waiting is the oldest item of a tenant that was not taken.
-func (b *Box) waiting(ctx context.Context, tenant string, l *line) (kept, error) {
-	item, err := b.find(ctx, tenant, l.first())
-	if err == nil && item.seq == 0 {
-		item, err = b.oldest(ctx, tenant, l.head)
-		if err == nil && item.place < l.first() { // a run has ended there
-			item, err = b.find(ctx, tenant, l.head.begin)
-		}
-	}
-	return item, err
 }

@@ -14,6 +14,15 @@ func (b *Box) Taken(ctx context.Context, tenant string, place uint64) error {
 		return err
 	}
 	place = min(place, h.newest)
+	err = b.keepTaken(ctx, tenant, place)
+	if f := b.followed(); f != nil && err == nil {
+		f.took(tenant, place)
+	}
+	return err
+}
+
+// keepTaken has the broker keep up to which place items were taken, unless it has a later one.
+func (b *Box) keepTaken(ctx context.Context, tenant string, place uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, putTime)
 	defer cancel()
 	for {
