@@ -221,6 +221,30 @@ func TestMetricsMove(t *testing.T) {
 	})
 }
 
+// A poll delivers what is in its answer. What its limit leaves out is neither delivered nor
+// dropped: the next poll has it.
+func TestMetricsOfAFullPoll(t *testing.T) {
+	alone(t, "each hub counts for itself")
+	h := newTestHub(t)
+	from := h.here(t, meQuery)
+	for range 10 {
+		h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
+	}
+	delivered := func() float64 { return scrape(t, h.API.Handler())["realtime_deliveries_total"] }
+	is := is.New(t)
+	before := delivered()
+	for n := range 10 {
+		p := h.poll(t, meQuery+"&limit=1&cursor="+from)
+		is.Equal(len(p.Events), 1)
+		is.Equal(p.More, n < 9)
+		from = p.Cursor
+		eventually(t, func() bool { return delivered() == before+float64(n+1) })
+	}
+	for name, n := range scrape(t, h.API.Handler()) {
+		is.True(n == 0 || !strings.HasPrefix(name, "realtime_drops_total")) // nothing is lost
+	}
+}
+
 func TestMetricsOfGapsAndSlowness(t *testing.T) {
 	alone(t, "each hub counts for itself")
 	is := is.New(t)

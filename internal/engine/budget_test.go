@@ -50,7 +50,7 @@ func TestAFrameCountsOnce(t *testing.T) {
 	is := is.New(t)
 	e, _ := budgeted(t, 0)
 	streams := standing(t, e, 100, blocked)
-	f, other := NewFrame(make([]byte, 1000), false), NewFrame(make([]byte, 10), true)
+	f, other := NewFrame(make([]byte, 1000), false), passingEvent(make([]byte, 10))
 	size, small := int64(frameBytes+1000+len("3e8\r\n\r\n")), int64(frameBytes+10+len("a\r\n\r\n"))
 	deliver(streams, f)
 	is.Equal(e.Owed(), size+100*listed)
@@ -107,7 +107,7 @@ func TestReliefIsOfWhoDoesNotRead(t *testing.T) {
 		streams := standing(t, e, 20, in)
 		for _, s := range streams {
 			s.state = gathered // for the delivery, whose flush would write
-			deliver([]*Stream{s}, NewFrame(make([]byte, 1000), true))
+			deliver([]*Stream{s}, passingEvent(make([]byte, 1000)))
 			s.state = in
 		}
 		e.relieve()
@@ -119,7 +119,7 @@ func TestReliefIsOfWhoDoesNotRead(t *testing.T) {
 		plain := standing(t, e, 1, writing)[0] // for longer than any client takes, or since just now
 		plain.wake = make(chan struct{}, 1)
 		plain.taken = 1 // of all that it owes
-		deliver([]*Stream{plain}, NewFrame(make([]byte, 1000), true))
+		deliver([]*Stream{plain}, passingEvent(make([]byte, 1000)))
 		e.limit.Store(0)
 		e.relieve()
 		is.True(!plain.cut)
@@ -137,7 +137,7 @@ func TestReliefTakesWhoHoldsMemory(t *testing.T) {
 	for range 40 {
 		deliver(shared, NewFrame(make([]byte, 10_000), false)) // 400,000 each, and together
 	}
-	deliver([]*Stream{passing}, NewFrame(make([]byte, 100_000), true))
+	deliver([]*Stream{passing}, passingEvent(make([]byte, 100_000)))
 	deliver([]*Stream{own}, NewFrame(make([]byte, 240_000), false)) // too much
 	is.Equal(*reliefs, []Relief{{Shed: 1, Cut: 1, Owed: e.Owed()}})
 	is.True(own.cut)

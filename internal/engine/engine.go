@@ -19,8 +19,14 @@ var (
 	ErrVanished = errors.New("the client does not answer")
 	ErrSlow     = errors.New("the client reads too slowly")
 	ErrNoisy    = errors.New("the client kept sending")
-	ErrEnough   = errors.New("the client has what it asked for")
 )
+
+// Enough is why a stream ended whose client has what it asked for. It is how many events were
+// taken of what [Engine.Hand] gave last.
+type Enough int
+
+// Error implements error.
+func (Enough) Error() string { return "the client has what it asked for" }
 
 const (
 	maxTick    = 250 * time.Millisecond

@@ -22,11 +22,11 @@ type Frame struct {
 const ChunkRoom = len("fffff\r\n") + len("\r\n")
 
 // NewFrame makes a frame of encoded events, whose buffer is the frame's from then on.
-// An ephemeral one is the first to be shed when a stream falls behind.
+// An ephemeral one is the first to be shed when a stream falls behind, and nobody is told of it.
 func NewFrame(data []byte, ephemeral bool) *Frame { return NewEvents(data, 0, ephemeral, time.Time{}) }
 
-// NewEvents is NewFrame of so many events that are counted when they are written,
-// and timed if they were published at a time that is not zero.
+// NewEvents is NewFrame of so many events that are counted when they are written, and timed if
+// they were published at a time that is not zero. Of those that are shed the client is told.
 func NewEvents(data []byte, n int, ephemeral bool, published time.Time) *Frame {
 	f := &Frame{since: published, events: int32(n), ephemeral: ephemeral}
 	if len(data) == 0 {

@@ -29,7 +29,7 @@ type talk struct {
 	receives   bool  // the input has what came last, and nothing more is read
 	shut       bool  // our half of the socket, after the last words
 	unanswered uint8 // beats that were sent since something last came
-	why        error // it ended without last words
+	why        error // it was broken off, and nobody had closed it
 	heardAt    int64 // the engine's clock when something last came
 	askedAt    int64 // likewise, when the last beat was sent
 }
@@ -176,17 +176,18 @@ func (s *Stream) heard(p []byte) {
 	s.mu.Unlock()
 }
 
-// breakOff ends the stream without last words.
+// breakOff ends the stream without more words, for a reason, unless it is closed already: then its
+// client goes because it was told to.
 func (s *Stream) breakOff(why error) {
 	s.mu.Lock()
-	if s.talk.why == nil {
+	if s.talk.why == nil && !s.closed {
 		s.talk.why = why
 	}
 	s.mu.Unlock()
 	s.abort()
 }
 
-// brokenLocked is why a stream ends without last words.
+// brokenLocked is why a stream was broken off; nil if it was not, or is closed.
 func (s *Stream) brokenLocked() error {
 	if s.talk == nil {
 		return nil

@@ -3,7 +3,7 @@ package engine
 import (
 	"bytes"
 	"crypto/rand"
-	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"sync/atomic"
@@ -78,8 +78,7 @@ func TestWhatAClientSends(t *testing.T) {
 		is.Equal(v.rest(t), string(testLast.data)) // our half is shut
 		is.Equal(len(g.gone), 0)                   // until the client's is, too
 		is.NoErr(v.CloseWrite())
-		why := g.wait(t)
-		is.True(why == nil || why == ErrGone)
+		is.NoErr(g.wait(t))
 		eventually(t, "its input to be told of the end", func() bool { return g.ended.Load() > 0 })
 		is.Equal(g.ended.Load(), int32(1))
 	})
@@ -171,8 +170,22 @@ func TestSocketsEnd(t *testing.T) {
 		v, g = h.upgrade(t, "stays", "")
 		g.Close(testLast)
 		is.Equal(v.rest(t), string(testLast.data))
-		why := g.wait(t) // after the linger
-		is.True(why == nil || errors.Is(why, ErrGone))
+		is.NoErr(g.wait(t)) // after the linger
+	})
+}
+
+// A client that answers the last words, and closes, has not left: its owner ended the stream.
+func TestWhoAnswersTheLastWords(t *testing.T) {
+	allPaths(t, Config{}, func(t *testing.T, h *house) {
+		for i := range 100 { // it closes before our half is shut, or after
+			is := is.New(t)
+			v, g := h.upgrade(t, fmt.Sprint(i), "")
+			g.Close(testLast)
+			v.expect(t, testLast.data)
+			io.WriteString(v.peer, "bye")
+			v.peer.Close()
+			is.NoErr(g.wait(t))
+		}
 	})
 }
 

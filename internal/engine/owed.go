@@ -27,7 +27,8 @@ func (s *Stream) forgiveLocked(frames ...*Frame) (freed int64) {
 }
 
 // shedLocked drops the ephemeral frames from a place on, which is after those taken, and
-// says so in their place. It returns the bytes that this frees, and whether there were any.
+// says so in their place if events were among them. It returns the bytes that this frees, and
+// whether there were events.
 func (s *Stream) shedLocked(from int, why Drop) (freed int64, some bool) {
 	kept := s.pending[:from]
 	for _, f := range s.pending[from:] {
@@ -35,8 +36,11 @@ func (s *Stream) shedLocked(from int, why Drop) (freed int64, some bool) {
 			kept = append(kept, f)
 			continue
 		}
-		some = true
 		freed += s.forgiveLocked(f)
+		if f.events == 0 {
+			continue // a sign of life: its client misses nothing
+		}
+		some = true
 		s.engine.losses.drop(why, f)
 		if !s.shed {
 			s.shed = true

@@ -18,7 +18,7 @@ type Owner interface {
 // Words are what an engine says by itself, in the encoding of the streams that share them.
 type Words struct {
 	Beat *Frame        // says that the stream is alive, and is no event
-	Shed *Frame        // tells a client that ephemeral frames were shed
+	Shed *Frame        // tells a client that ephemeral events were shed
 	Cut  func() *Frame // last words to a client that is cut as slow
 }
 

@@ -51,7 +51,7 @@ func TestReliefIsOfTheGroupThatOwesMost(t *testing.T) {
 	const budget = 1_000_000
 	e, reliefs := budgeted(t, budget)
 	large, small := members(t, e, "large", 140, blocked), members(t, e, "small", 1, blocked)
-	deliver(small, NewFrame(make([]byte, 40_000), true), NewFrame(make([]byte, 40_000), false))
+	deliver(small, passingEvent(make([]byte, 40_000)), NewFrame(make([]byte, 40_000), false))
 	for len(*reliefs) == 0 {
 		deliver(large, NewFrame(make([]byte, 20_000), false)) // 143 bytes of it each
 	}
@@ -91,7 +91,7 @@ func TestNobodyIsRelievedForAnother(t *testing.T) {
 	e, reliefs := budgeted(t, 1_000_000)
 	large, small := members(t, e, "large", 10, gathered), members(t, e, "small", 10, blocked)
 	for i := range small {
-		deliver(small[i:i+1], NewFrame(make([]byte, 10_000), true), NewFrame(make([]byte, 4_000), false))
+		deliver(small[i:i+1], passingEvent(make([]byte, 10_000)), NewFrame(make([]byte, 4_000), false))
 	}
 	for _, s := range large {
 		s.state = ready // it is a writer's turn

@@ -62,8 +62,8 @@ func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
 }
 
 // Hand gives take all that s is owed, whole frames at a time, until ctx ends, the stream is
-// closed or take fails, of which [ErrEnough] says that it took the last as well; then s's owner
-// is told. It returns then. What take is given is only lent.
+// closed or take fails, which [Enough] lets it do in the middle; then s's owner is told. It
+// returns then. What take is given is only lent.
 func (e *Engine) Hand(ctx context.Context, s *Stream, take func(data []byte) error) {
 	if !e.enter(s) {
 		s.owner.Gone(ErrGone)
@@ -139,16 +139,36 @@ func (s *Stream) hand(to taker, gone <-chan struct{}) error {
 		s.state = writing
 		s.mu.Unlock()
 
-		err := to.take(data)
-		if err != nil && err != ErrEnough {
+		if err := to.take(data); err != nil {
+			if taken, ok := err.(Enough); ok {
+				s.leaveRest(int(taken))
+			}
 			return err
 		}
 		s.mu.Lock()
 		w := s.advanceLocked(len(data))
 		s.mu.Unlock()
 		s.tally().count(w)
-		if err != nil {
-			return err
+	}
+}
+
+// leaveRest takes off all that is owed, of which the client took so many events. Others that are
+// ephemeral are lost to it; what is stored it asks for again.
+func (s *Stream) leaveRest(taken int) {
+	s.mu.Lock()
+	w := written{events: taken}
+	for _, f := range s.pending {
+		n := min(taken, int(f.events))
+		taken -= n
+		if n > 0 && w.since.IsZero() {
+			w.since = f.since
+		}
+		if f.ephemeral {
+			s.engine.losses.dropped[DropGone].Add(int64(f.events) - int64(n))
 		}
 	}
+	s.forgiveLocked(s.pending...)
+	s.pending, s.taken = nil, 0
+	s.mu.Unlock()
+	s.tally().count(w)
 }

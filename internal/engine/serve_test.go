@@ -207,6 +207,9 @@ func eventFrame(data string) *Frame {
 	return NewFrame(b, false)
 }
 
+// passingEvent is an event that is the first to be shed.
+func passingEvent(data []byte) *Frame { return NewEvents(data, 1, true, time.Time{}) }
+
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	ticker := time.NewTicker(time.Millisecond)
@@ -683,7 +686,7 @@ func TestSlowIsCut(t *testing.T) {
 		is := is.New(t)
 		slow, g := h.open(t, "slow")
 		healthy, fine := h.open(t, "healthy")
-		f, passing := eventFrame(strings.Repeat("x", 10_000)), NewFrame([]byte("data: passing\n\n"), true)
+		f, passing := eventFrame(strings.Repeat("x", 10_000)), passingEvent([]byte("data: passing\n\n"))
 		sent := 0
 		eventually(t, "the cut", func() bool {
 			deliver([]*Stream{g.Stream, fine.Stream}, f)
@@ -800,7 +803,7 @@ func TestBudget(t *testing.T) {
 func TestASlowStreamShedsEphemeralsThenIsCut(t *testing.T) {
 	is := is.New(t)
 	e := NewEngine(Config{Buffer: 25})
-	stored, passing := NewFrame([]byte("1234"), false), NewFrame([]byte("abcd"), true) // 9 bytes each, as chunks
+	stored, passing := NewFrame([]byte("1234"), false), passingEvent([]byte("abcd")) // 9 bytes each, as chunks
 	owes := func(s *Stream) string {
 		var all []byte
 		for _, f := range s.pending {
@@ -827,6 +830,35 @@ func TestASlowStreamShedsEphemeralsThenIsCut(t *testing.T) {
 	is.Equal(owes(s), "abcdS1234") // so it is not shed
 	deliver([]*Stream{s}, stored, stored)
 	is.Equal(owes(s), "abcdCUT") // and finished first
+}
+
+// A sign of life that is shed, for the stream's buffer or for the budget, is no loss: nobody is
+// told of a gap.
+func TestASignOfLifeIsShedInSilence(t *testing.T) {
+	is := is.New(t)
+	var reliefs []Relief
+	e := NewEngine(Config{Buffer: 20, Budget: 10_000, Relieved: func(r Relief) { reliefs = append(reliefs, r) }})
+	s := e.NewStream(shortWords(), func(error) {})
+	is.True(e.enter(s))
+	s.state = blocked
+	stored, ping := NewFrame([]byte("1234"), false), s.owner.Words().Beat // 9 and 6 bytes as chunks
+	deliver([]*Stream{s}, stored, stored, ping, ping)
+	is.Equal(s.pending, []*Frame{stored, stored}) // the pings were past the buffer
+
+	e.cfg.Buffer = 0
+	deliver([]*Stream{s}, ping)
+	is.Equal(len(s.pending), 3)
+	e.limit.Store(0)
+	e.cfg.Budget = 400 // the events may stay
+	e.relieve()
+	is.Equal(s.pending, []*Frame{stored, stored})
+
+	is.True(!s.shed && !s.cut)
+	is.Equal(e.Stats().Shed, int64(0))
+	is.Equal(e.Stats().Dropped, [drops]int64{})
+	is.Equal(len(reliefs), 0)
+	s.end(nil)
+	is.NoErr(e.Close(t.Context()))
 }
 
 // An epoll event for a stream that has ended does not find the one that has its

@@ -38,7 +38,7 @@ type Stats struct {
 	Owed      int64           // bytes, now
 	Delivered int64           // events written whole
 	Dropped   [drops]int64    // events
-	Shed      int64           // how often a client was told that ephemeral frames were shed
+	Shed      int64           // how often a client was told that ephemeral events were shed
 	Ages      [ages + 1]int64 // by write call, of the oldest event it ended: since it was published
 	AgeSum    time.Duration
 }

@@ -120,6 +120,27 @@ func TestStatsOfDrops(t *testing.T) {
 	is.Equal(len(names), int(drops))
 }
 
+// Who has enough in the middle of what it is given has only so many events. What is left out is
+// lost where it is ephemeral.
+func TestStatsOfWhoHasEnough(t *testing.T) {
+	for taken, lost := range map[int]int64{0: 5, 3: 5, 10: 5, 11: 4, 12: 3} {
+		is := is.New(t)
+		e := NewEngine(Config{})
+		gone := make(chan error, 1)
+		s := e.NewStream(shortWords(), func(why error) { gone <- why })
+		passing := func(n int) *Frame { return NewEvents([]byte("passing"), n, true, time.Now().Add(-time.Hour)) }
+		deliver([]*Stream{s}, NewEvents([]byte("replay"), 10, false, time.Time{}), passing(3), passing(2))
+		e.Hand(t.Context(), s, func([]byte) error { return Enough(taken) })
+		is.Equal(<-gone, Enough(taken))
+		stats := e.Stats()
+		is.Equal(stats.Delivered, int64(taken))
+		is.Equal(stats.Dropped, [drops]int64{DropGone: lost})
+		is.Equal(stats.Ages[ages] == 1, taken > 10) // what was not taken is not timed
+		is.Equal(stats.Owed, int64(0))
+		is.NoErr(e.Close(t.Context()))
+	}
+}
+
 // What the kernel says of a peer is why its stream ended.
 func TestLost(t *testing.T) {
 	is := is.New(t)

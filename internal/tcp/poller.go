@@ -64,7 +64,7 @@ func (p *Poller) Take(w http.ResponseWriter, r *http.Request, s *Socket, key Key
 		}
 		p.remove(s) // closing alone would not do: net/http has the socket, too
 	}
-	s.Close()
+	giveBack(fd)
 	*s = Socket{}
 	return nil, false
 }

@@ -80,8 +80,11 @@ func shutdown(fd int) { syscall.Shutdown(fd, syscall.SHUT_WR) }
 // reset, and the client might lose the last words.
 func closeSocket(fd int) {
 	discard(fd)
-	syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(fd), 0, 0)
+	giveBack(fd)
 }
+
+// giveBack closes a descriptor that dup made, and leaves what came in to who has the socket, too.
+func giveBack(fd int) { syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(fd), 0, 0) }
 
 const (
 	epollET  = 1 << 31

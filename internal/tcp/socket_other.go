@@ -17,6 +17,7 @@ func receive(int, []byte) (int, error)   { return 0, errors.ErrUnsupported }
 func discard(int) (int, error)           { return 0, errors.ErrUnsupported }
 func shutdown(int)                       {}
 func closeSocket(int)                    {}
+func giveBack(int)                       {}
 
 type epoll struct{}
 

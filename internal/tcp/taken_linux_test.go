@@ -1,15 +1,18 @@
 package tcp
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/matryer/is"
 
@@ -60,6 +63,70 @@ func (h *host) ask(t *testing.T, client net.Conn) *Socket {
 	is.True(s.Taken())
 	t.Cleanup(s.Close)
 	return s
+}
+
+// stays is an answer whose connection net/http does not give away.
+type stays struct{ http.ResponseWriter }
+
+// Hijack implements http.Hijacker.
+func (stays) Hijack() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, http.ErrNotSupported }
+
+// What a client sends behind a request whose socket cannot be taken after all is net/http's, and
+// so is the socket: nothing of it is kept open.
+func TestWhatIsNotTakenIsLeft(t *testing.T) {
+	sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<10)
+	for name, failed := range map[string]struct {
+		ended bool // the poller
+		stays bool // the connection
+	}{"not watched": {ended: true}, "not hijacked": {stays: true}} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			var held atomic.Int64
+			var polling sync.WaitGroup
+			poller := NewPoller(&held, polling.Go, func([]Event) {})
+			if failed.ended {
+				poller.Close()
+			}
+			arrived, got := make(chan bool), make(chan []byte, 1)
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				<-arrived
+				asked := w
+				if failed.stays {
+					asked = stays{w}
+				}
+				var s Socket
+				_, taken := poller.Take(asked, r, &s, Key{})
+				conn, rw, err := http.NewResponseController(w).Hijack()
+				if taken || s.Taken() || err != nil {
+					t.Error("the socket was taken", err)
+					close(got)
+					return
+				}
+				defer conn.Close()
+				conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+				all := make([]byte, len(sent))
+				n, _ := io.ReadFull(rw, all)
+				got <- all[:n]
+			}))
+			server.Config.ConnContext = ConnContext
+			server.Start()
+			defer server.Close()
+			client, err := net.Dial("tcp", server.Listener.Addr().String())
+			is.NoErr(err)
+			defer client.Close()
+			_, err = io.WriteString(client, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			is.NoErr(err)
+			_, err = client.Write(sent)
+			is.NoErr(err)
+			arrived <- true // as it does on loopback
+			is.True(bytes.Equal(<-got, sent))
+			client.SetReadDeadline(time.Now().Add(20 * time.Second))
+			_, err = client.Read(make([]byte, 1))
+			is.Equal(err, io.EOF)
+			poller.Close()
+			polling.Wait()
+		})
+	}
 }
 
 // option reads a socket's.

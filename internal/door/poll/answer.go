@@ -40,6 +40,7 @@ type ending struct {
 
 // take adds whole pieces, until there are as many as there may be.
 func (a *answer) take(pieces []byte) error {
+	before := a.count
 	for len(pieces) > 0 {
 		var p piece
 		p, pieces = cut(pieces)
@@ -50,10 +51,10 @@ func (a *answer) take(pieces []byte) error {
 			a.place(p.cursor)
 		case a.count == a.limit || a.count > 0 && len(a.events)+len(p.data) > mostBytes:
 			a.more = true
-			return engine.ErrEnough
+			return engine.Enough(a.count - before)
 		case a.count > 0 && !a.memory.Use(len(p.data)+len(p.cursor)+pieceHead):
 			a.more = true
-			return engine.ErrEnough
+			return engine.Enough(a.count - before)
 		default:
 			a.event(p)
 		}
