@@ -115,15 +115,21 @@ func (d *Door) beginPolls(r *http.Request, sub delivery.Subscription) error {
 	if err != nil {
 		return d.doors.Refusal(sub.Tenant, err)
 	}
+	opened := false
+	defer func() {
+		if !opened {
+			over() // also where Open panics, since its client has left
+		}
+	}()
 	sub.Session = 0 // each poll has a connection of net/http's
 	c, stream, _, err := d.doors.Open(r, sub, false)
 	if err != nil {
-		over()
 		if errors.Is(err, delivery.ErrTaken) {
 			return errOpened
 		}
 		return d.doors.Refusal(sub.Tenant, err)
 	}
+	opened = true
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &poll{id: c.ID, who: who, all: &d.polls, cancel: cancel, gone: ctx.Done(), more: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 	p.idle = time.AfterFunc(idleTime, p.end)
