@@ -32,7 +32,9 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pa
 	own := d.doors.Streams.Marked(pass.Session)
 	if p := d.polls.of(own); p != nil && p.who == pass.who() {
 		defer lobby.Pause(r)() // it is counted with its session
-		records, over := p.take(r.Context(), pollTime)
+		asked := p.begin()
+		defer p.done(asked, idleTime) // a large answer may take its client longer
+		records, over := p.take(r.Context(), asked, pollTime)
 		told(w, r, records, over, p.end)
 		return nil
 	}
