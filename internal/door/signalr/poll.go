@@ -78,7 +78,9 @@ func (d *Door) holder(r *http.Request, pass Pass, who *access.Caller) (uuid.UUID
 	return id, err
 }
 
-// pollElsewhere asks the hub that holds a session.
+// pollElsewhere asks the hub that holds a session. Where nothing is proven the poll keeps its place
+// among strangers meanwhile: its session is paid for at that hub, and nothing of it at this one. Who
+// has proven something pays for it as for a call.
 func (d *Door) pollElsewhere(w http.ResponseWriter, r *http.Request, pass Pass, id uuid.UUID) error {
 	lost := func() { d.cluster.Poll(context.WithoutCancel(r.Context()), id, pass.who(), 0) }
 	a, err := d.cluster.Poll(r.Context(), id, pass.who(), farTime)
