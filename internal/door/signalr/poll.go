@@ -80,7 +80,7 @@ func (d *Door) holder(r *http.Request, pass Pass, who *access.Caller) (uuid.UUID
 
 // pollElsewhere asks the hub that holds a session. Where nothing is proven the poll keeps its place
 // among strangers meanwhile: its session is paid for at that hub, and nothing of it at this one. Who
-// has proven something pays for it as for a call.
+// has proven something is no stranger any more, and pays.
 func (d *Door) pollElsewhere(w http.ResponseWriter, r *http.Request, pass Pass, id uuid.UUID) error {
 	lost := func() { d.cluster.Poll(context.WithoutCancel(r.Context()), id, pass.who(), 0) }
 	a, err := d.cluster.Poll(r.Context(), id, pass.who(), farTime)
