@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,6 +21,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/door/signalr"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/plan"
 )
 
@@ -377,6 +380,31 @@ func TestSignalRPollWithoutRoom(t *testing.T) {
 	is.True(res.Header.Get("Retry-After") != "")
 	t.Log(text)
 	is.Equal(h.Stats().Refused[delivery.CloseCapacity], before+1)
+}
+
+// Who gives up a first poll that waits to be opened pays for none.
+func TestSignalRPollThatIsGivenUp(t *testing.T) {
+	alone(t, "it stops one hub's log")
+	t.Parallel()
+	is := is.New(t)
+	log := &stuckLog{history.NewMemory(testLimits), make(chan struct{})}
+	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Log = log })
+	s := h.negotiate(t, asMe)
+	me := event.TenantProfile{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}}
+	before, tenant := h.quotas.Person.Of(me), h.quotas.State.Of("acme")
+	ctx, giveUp := context.WithCancel(t.Context())
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, h.URL+"/signalr?"+s.query, nil)
+	is.NoErr(err)
+	answered := make(chan error, 1)
+	go func() {
+		_, err := h.client.Do(r)
+		answered <- err
+	}()
+	eventually(t, func() bool { return h.quotas.Person.Of(me) > before })
+	giveUp()
+	is.True(errors.Is(<-answered, context.Canceled))
+	eventually(t, func() bool { return h.quotas.Person.Of(me) == before && h.quotas.State.Of("acme") == tenant })
+	close(log.let)
 }
 
 // Events of any JSON are one record each.

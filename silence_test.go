@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -130,10 +131,14 @@ func (b *buffered) add(p []byte, last bool) error {
 }
 
 func (b *buffered) Write(p []byte) (int, error) {
-	if err := b.add(p, false); err != nil {
-		return 0, err
+	written := 0
+	for piece := range slices.Chunk(p, bufferedBytes) {
+		if err := b.add(piece, false); err != nil {
+			return written, err
+		}
+		written += len(piece)
 	}
-	return len(p), nil
+	return written, nil
 }
 
 func (b *buffered) SetWriteDeadline(t time.Time) error {

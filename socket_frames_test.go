@@ -19,6 +19,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/quota"
+	"realtimehub/internal/sse"
 )
 
 // bothWays has a test use the hub's own server, whose sockets the engine takes where it can, and
@@ -59,14 +60,21 @@ func dialBare(t testing.TB, url string) net.Conn {
 // openBare is bareSocket on a connection.
 func openBare(t testing.TB, conn net.Conn, query, early string) *bareSocket {
 	t.Helper()
+	s := askBare(t, conn, query, early)
+	if first := s.text(t); !strings.Contains(first, `"event":"hub.ready"`) {
+		t.Fatal(first)
+	}
+	return s
+}
+
+// askBare is openBare that reads no more than the answer to the request.
+func askBare(t testing.TB, conn net.Conn, query, early string) *bareSocket {
+	t.Helper()
 	fmt.Fprintf(conn, "GET /v1/socket?%s HTTP/1.1\r\n%s\r\n%s", query, upgradeHead, early)
 	s := &bareSocket{conn, bufio.NewReader(conn)}
 	res, err := http.ReadResponse(s.from, nil)
 	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatal(res, err)
-	}
-	if first := s.text(t); !strings.Contains(first, `"event":"hub.ready"`) {
-		t.Fatal(first)
 	}
 	return s
 }
@@ -305,6 +313,21 @@ func TestSocketOfALateMessage(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who has spoken before it is turned away hears all that it is told: its connection is ended, not reset.
+func TestSocketThatSpeaksAndIsTurnedAway(t *testing.T) {
+	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Most.All = 1 })
+	for _, node := range h.nodes {
+		node.mustConnect(t, delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: "first"}})
+	}
+	spoken := strings.Repeat(frameOf(textFrame, `{"n":1,"do":"touch"}`), 1000) // more than was read with the request
+	bothWays(t, h, func(t *testing.T, url string) {
+		is := is.New(t)
+		s := askBare(t, dialBare(t, url), meQuery, spoken)
+		is.True(strings.Contains(s.text(t), `"reason":"capacity"`))
+		is.Equal(s.closes(t), ws.StatusCode(4429))
+	})
 }
 
 // socket opens a socket to a hub in a bubble.

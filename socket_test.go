@@ -348,7 +348,13 @@ func TestSocketOfWhoHasNoMemoryLeft(t *testing.T) {
 		for memory.Use(n) {
 		}
 	}
-	is.Equal(said(c.Ask(t, `{"n":1,"do":"touch"}`)), "null BodiesBusy")
+	for command, want := range map[string]string{
+		`{"do":"filter","types":["a","n"],"n":7}`: "7 BodiesBusy", // it knows its command again
+		`{"do":"touch"}`:             "null BodiesBusy",
+		`{"n":1,"n":2,"do":"touch"}`: "null BodiesBusy",
+	} {
+		is.Equal(said(c.Ask(t, command)), want)
+	}
 	io.WriteString(s, frameOf(firstFragment, "x"))
 	is.True(strings.Contains(s.text(t), `"reason":"capacity"`))
 	is.Equal(s.closes(t), ws.StatusCode(4429))

@@ -153,6 +153,18 @@ func (s *Streams) restLocked(c *Connection) {
 	s.expiry.set(c, time.Now().Add(c.linger.time))
 }
 
+// Linger keeps a connection for so long from now that rests after a stream.
+func (s *Streams) Linger(c *Connection, stream *engine.Stream, wait time.Duration) {
+	t := s.tenants.find(c.Tenant)
+	if t == nil {
+		return
+	}
+	defer t.mu.Unlock()
+	if !c.removed && c.linger.resting && c.Stream == stream {
+		s.expiry.set(c, time.Now().Add(wait))
+	}
+}
+
 // rests says that a connection, one of whose streams has ended, lives on: it has another, or its
 // client may ask again.
 func (s *Streams) rests(c *Connection, turn uint32, why CloseReason) bool {

@@ -111,6 +111,8 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller)
 	rc.SetWriteDeadline(time.Time{}) // likewise; not supported: the server's own holds
 	a := answer{asked: q.sub.Cursor, known: q.sub.Cursor, limit: q.limit, memory: memory, places: []string{}, hub: map[string]json.RawMessage{}}
 	d.gather(r.Context(), &a, c, stream, q.wait)
+	d.doors.Streams.Linger(c, stream, writeTime+lingerTime) // while its client reads
+	defer d.doors.Streams.Linger(c, stream, lingerTime)
 	rc.SetWriteDeadline(time.Now().Add(writeTime))
 	if d.doors.Streams.Draining() {
 		w.Header().Set("Connection", "close") // the next poll goes to another hub

@@ -32,7 +32,9 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pa
 	own := d.doors.Streams.Marked(pass.Session)
 	if p := d.polls.of(own); p != nil && p.who == pass.who() {
 		defer lobby.Pause(r)() // it is counted with its session
-		records, over := p.take(r.Context(), pollTime)
+		asked := p.begin()
+		defer p.done(asked, idleTime) // a large answer may take its client longer
+		records, over := p.take(r.Context(), asked, pollTime)
 		told(w, r, records, over, p.end)
 		return nil
 	}
@@ -76,7 +78,9 @@ func (d *Door) holder(r *http.Request, pass Pass, who *access.Caller) (uuid.UUID
 	return id, err
 }
 
-// pollElsewhere asks the hub that holds a session.
+// pollElsewhere asks the hub that holds a session. Where nothing is proven the poll keeps its place
+// among strangers meanwhile: its session is paid for at that hub, and nothing of it at this one. Who
+// has proven something is no stranger any more, and pays.
 func (d *Door) pollElsewhere(w http.ResponseWriter, r *http.Request, pass Pass, id uuid.UUID) error {
 	lost := func() { d.cluster.Poll(context.WithoutCancel(r.Context()), id, pass.who(), 0) }
 	a, err := d.cluster.Poll(r.Context(), id, pass.who(), farTime)
@@ -115,15 +119,21 @@ func (d *Door) beginPolls(r *http.Request, sub delivery.Subscription) error {
 	if err != nil {
 		return d.doors.Refusal(sub.Tenant, err)
 	}
+	opened := false
+	defer func() {
+		if !opened {
+			over() // also where Open panics, since its client has left
+		}
+	}()
 	sub.Session = 0 // each poll has a connection of net/http's
 	c, stream, _, err := d.doors.Open(r, sub, false)
 	if err != nil {
-		over()
 		if errors.Is(err, delivery.ErrTaken) {
 			return errOpened
 		}
 		return d.doors.Refusal(sub.Tenant, err)
 	}
+	opened = true
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &poll{id: c.ID, who: who, all: &d.polls, cancel: cancel, gone: ctx.Done(), more: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 	p.idle = time.AfterFunc(idleTime, p.end)

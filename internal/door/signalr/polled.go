@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	idleTime = 10 * time.Second // that a client may take from one poll to the next
+	idleTime = 10 * time.Second // that a client may take from an answer to its next poll
+	readTime = 30 * time.Second // that another hub's client may take to read an answer
 	toldTime = 3 * time.Second  // that another hub may take to say that it has told what it took
 	pollRoom = 64 << 10         // bytes of records that wait for a poll, or one record
 )
@@ -59,23 +60,30 @@ func token(to chan struct{}) {
 	}
 }
 
-// take waits for records, or that it is over: also as another poll has come.
-func (p *poll) take(ctx context.Context, wait time.Duration) (records []byte, over bool) {
-	return p.ask(ctx, wait, false)
-}
-
-// takeFar is take for another hub, which says with told that its client has them.
+// takeFar is take, with begin and done, for another hub, which says with told that its client has the
+// records.
 func (p *poll) takeFar(wait time.Duration) (records []byte, over bool) {
-	return p.ask(context.Background(), wait, true)
+	asked := p.begin()
+	records, over = p.ask(context.Background(), asked, wait, true)
+	if len(records) > 0 {
+		p.done(asked, readTime+idleTime) // or less, once it is told
+	} else {
+		p.done(asked, idleTime)
+	}
+	return records, over
 }
 
 // told says that another hub has told its client what it took.
 func (p *poll) told() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.untold != nil {
-		close(p.untold)
-		p.untold = nil
+	if p.untold == nil {
+		return
+	}
+	close(p.untold)
+	p.untold = nil
+	if p.asks == nil {
+		p.idle.Reset(idleTime)
 	}
 }
 
@@ -97,9 +105,12 @@ func (p *poll) known() bool {
 	}
 }
 
-func (p *poll) ask(ctx context.Context, wait time.Duration, far bool) (records []byte, over bool) {
-	replaced := p.begin()
-	defer func() { p.done(replaced, over) }()
+// take waits for records, or that it is over: also as a poll has come after the one that has asked.
+func (p *poll) take(ctx context.Context, asked chan struct{}, wait time.Duration) (records []byte, over bool) {
+	return p.ask(ctx, asked, wait, false)
+}
+
+func (p *poll) ask(ctx context.Context, asked chan struct{}, wait time.Duration, far bool) (records []byte, over bool) {
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	if !p.known() {
@@ -107,12 +118,12 @@ func (p *poll) ask(ctx context.Context, wait time.Duration, far bool) (records [
 		return nil, true
 	}
 	for {
-		if records, over = p.takeKept(replaced, far); len(records) > 0 || over {
+		if records, over = p.takeKept(asked, far); len(records) > 0 || over {
 			return records, over
 		}
 		select {
 		case <-p.more:
-		case <-replaced:
+		case <-asked:
 		case <-timeout.C:
 			return nil, false
 		case <-p.gone:
@@ -130,8 +141,11 @@ func (p *poll) takeKept(asked chan struct{}, far bool) (records []byte, over boo
 	switch {
 	case p.asks != asked:
 		return nil, true
+	case len(p.kept) == 0 && p.closed:
+		p.all.drop(p)
+		return nil, true
 	case len(p.kept) == 0:
-		return nil, p.closed
+		return nil, false
 	case far:
 		p.untold = make(chan struct{})
 	}
@@ -140,8 +154,9 @@ func (p *poll) takeKept(asked chan struct{}, far bool) (records []byte, over boo
 	return records, false
 }
 
-// begin has a poll take the place of the one before.
-func (p *poll) begin() (replaced chan struct{}) {
+// begin has a poll take the place of the one before, until it is done. asked is closed once another
+// comes.
+func (p *poll) begin() (asked chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.idle.Stop()
@@ -152,17 +167,13 @@ func (p *poll) begin() (replaced chan struct{}) {
 	return p.asks
 }
 
-// done ends a poll: unless another has come, the client has a while for the next.
-func (p *poll) done(asked chan struct{}, over bool) {
+// done ends a poll, once it is answered: unless another has come, the client has so long for the next.
+func (p *poll) done(asked chan struct{}, idle time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.asks != asked {
-		return
-	}
-	p.asks = nil
-	p.idle.Reset(idleTime)
-	if over {
-		p.all.drop(p)
+	if p.asks == asked {
+		p.asks = nil
+		p.idle.Reset(idle)
 	}
 }
 

@@ -25,6 +25,13 @@ func newPoll() (*poll, *polls) {
 	return p, all
 }
 
+// next is a poll whose client reads its answer at once.
+func (p *poll) next(ctx context.Context, wait time.Duration) (records []byte, over bool) {
+	asked := p.begin()
+	defer p.done(asked, idleTime)
+	return p.take(ctx, asked, wait)
+}
+
 // A poll has what there is, or waits for it; it is empty after a time, and over once another
 // comes, or its client has left.
 func TestPollTakes(t *testing.T) {
@@ -33,12 +40,12 @@ func TestPollTakes(t *testing.T) {
 		p, all := newPoll()
 		p.put([]byte("a\x1e"))
 		p.put([]byte("b\x1e"))
-		records, over := p.take(t.Context(), pollTime)
+		records, over := p.next(t.Context(), pollTime)
 		is.Equal(string(records), "a\x1eb\x1e")
 		is.True(!over)
 
 		begun := time.Now()
-		records, over = p.take(t.Context(), pollTime)
+		records, over = p.next(t.Context(), pollTime)
 		is.Equal(len(records), 0)
 		is.True(!over)
 		is.Equal(time.Since(begun), pollTime)
@@ -48,19 +55,19 @@ func TestPollTakes(t *testing.T) {
 			p.put([]byte("c\x1e"))
 		}()
 		begun = time.Now()
-		records, _ = p.take(t.Context(), pollTime)
+		records, _ = p.next(t.Context(), pollTime)
 		is.Equal(string(records), "c\x1e")
 		is.Equal(time.Since(begun), time.Second)
 
 		first := make(chan bool)
 		go func() {
-			_, over := p.take(t.Context(), pollTime)
+			_, over := p.next(t.Context(), pollTime)
 			first <- over
 		}()
 		synctest.Wait()
 		second := make(chan string)
 		go func() {
-			records, _ := p.take(t.Context(), pollTime)
+			records, _ := p.next(t.Context(), pollTime)
 			second <- string(records)
 		}()
 		is.True(<-first) // another poll has come
@@ -69,11 +76,11 @@ func TestPollTakes(t *testing.T) {
 
 		p.put([]byte("last\x1e"))
 		p.close()
-		records, over = p.take(t.Context(), pollTime)
+		records, over = p.next(t.Context(), pollTime)
 		is.Equal(string(records), "last\x1e")
 		is.True(!over)
 		is.True(all.of(p.id) == p)
-		_, over = p.take(t.Context(), pollTime)
+		_, over = p.next(t.Context(), pollTime)
 		is.True(over)
 		is.True(all.of(p.id) == nil)
 	})
@@ -94,7 +101,7 @@ func TestPollOfAnotherHub(t *testing.T) {
 			p.told() // the client was quicker with its next poll
 		}()
 		begun := time.Now()
-		records, over := p.take(t.Context(), pollTime)
+		records, over := p.next(t.Context(), pollTime)
 		is.Equal(string(records), "b\x1e")
 		is.True(!over)
 		is.Equal(time.Since(begun), toldTime/2)
@@ -119,7 +126,7 @@ func TestPollIdle(t *testing.T) {
 		is := is.New(t)
 		p, all := newPoll()
 		for range 5 {
-			p.take(t.Context(), pollTime)
+			p.next(t.Context(), pollTime)
 			time.Sleep(idleTime - time.Millisecond)
 		}
 		is.True(all.of(p.id) == p)
@@ -130,11 +137,38 @@ func TestPollIdle(t *testing.T) {
 		is.NoErr(err) // there is room, for whom nobody asks
 		err = p.put(make([]byte, pollRoom))
 		is.Equal(err, engine.ErrGone)
-		_, over := p.take(t.Context(), pollTime)
+		_, over := p.next(t.Context(), pollTime)
 		is.True(!over)
-		_, over = p.take(t.Context(), pollTime)
+		_, over = p.next(t.Context(), pollTime)
 		is.True(over)
 	})
+}
+
+// Another hub's client has its time for the next poll once it has read its answer, too; where it is not
+// known whether it ever does, it has longer.
+func TestPollIdleAtAnotherHub(t *testing.T) {
+	for name, reads := range map[string]bool{"that tells": true, "that has died": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				is := is.New(t)
+				p, all := newPoll()
+				p.put([]byte("a\x1e"))
+				p.takeFar(farTime)
+				time.Sleep(readTime - time.Second)
+				if reads {
+					p.told()
+					time.Sleep(idleTime - time.Millisecond)
+				} else {
+					time.Sleep(idleTime + time.Second - time.Millisecond)
+				}
+				synctest.Wait()
+				is.True(all.of(p.id) == p)
+				time.Sleep(time.Millisecond)
+				synctest.Wait()
+				is.True(all.of(p.id) == nil)
+			})
+		})
+	}
 }
 
 // What nobody takes is bounded: the stream waits, and the engine knows it for a slow one.
@@ -152,9 +186,9 @@ func TestPollRoom(t *testing.T) {
 		}()
 		synctest.Wait()
 		is.True(!written)
-		records, _ := p.take(t.Context(), pollTime)
+		records, _ := p.next(t.Context(), pollTime)
 		is.Equal(len(records), len(large))
-		records, _ = p.take(t.Context(), pollTime)
+		records, _ = p.next(t.Context(), pollTime)
 		is.Equal(string(records), "next\x1e")
 		synctest.Wait()
 		is.True(written)
@@ -184,13 +218,13 @@ func TestPings(t *testing.T) {
 		pings.add(c.ID, Events)
 		pings.add(uuid.New(), Sockets) // has left already
 		for range 6 {
-			records, _ := p.take(t.Context(), mostSilence)
+			records, _ := p.next(t.Context(), mostSilence)
 			is.Equal(string(records), "data: {\"type\":6}\x1e\n\n")
 		}
 		synctest.Wait()
 		is.Equal(pings.count(), 1)
 		left.Store(true)
-		records, _ := p.take(t.Context(), time.Hour)
+		records, _ := p.next(t.Context(), time.Hour)
 		is.Equal(len(records), 0)
 		is.Equal(pings.count(), 0)
 		c.Stream.Close(engine.NewFrame(nil, false))

@@ -51,15 +51,24 @@ func (o *Opened) Close() {
 // Send sends frames.
 func (o *Opened) Send(frames []byte) { o.conn.Write(frames) } // if that fails, so does all that follows
 
-// farewell is how long a client has for its own end, once it was told ours.
-const farewell = 5 * time.Second
+// How long a client has for its own end, once it was told ours.
+const (
+	farewell      = 5 * time.Second
+	shortFarewell = 100 * time.Millisecond
+)
 
 // End sends last frames, and reads what the client has sent to its end: or the kernel would reset the
 // connection, and with it what the client is told.
-func (o *Opened) End(last []byte) {
+func (o *Opened) End(last []byte) { o.end(last, farewell) }
+
+// EndSoon is End of a socket that nobody has paid for. It has left the lobby as well, so it does not
+// wait long.
+func (o *Opened) EndSoon(last []byte) { o.end(last, shortFarewell) }
+
+func (o *Opened) end(last []byte, wait time.Duration) {
 	o.Send(last)
 	if half, ok := o.conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-		o.conn.SetDeadline(time.Now().Add(farewell))
+		o.conn.SetDeadline(time.Now().Add(wait))
 		io.Copy(io.Discard, o.conn)
 	}
 }

@@ -78,5 +78,5 @@ const farewell = 5 * time.Second
 func (d *Door) TurnAway(w http.ResponseWriter, r *http.Request, away *delivery.TurnedAway) {
 	opened := socket.Open(w, r, subprotocol, farewell)
 	defer opened.Close()
-	opened.Send(d.doors.Streams.Encoder(Encoding{}).AppendTurnedAway(nil, away))
+	opened.EndSoon(d.doors.Streams.Encoder(Encoding{}).AppendTurnedAway(nil, away))
 }

@@ -46,7 +46,7 @@ func (s *session) command(line []byte) (number []byte, err error) {
 	memory := s.socket.Memory()
 	defer memory.Close()
 	if !memory.Use(allowance.BodyCopies * len(line)) {
-		return nil, problem.ErrBodies
+		return numberIn(line), problem.ErrBodies
 	}
 	said, number, err := s.parse(line, memory)
 	if limit := s.door.verbs.Allow(s.socket.Person()); limit != nil {
@@ -92,6 +92,17 @@ func (s *session) parse(line []byte, memory *allowance.Call) (said client.Comman
 		}
 	})
 	return said, number, faults.Err()
+}
+
+// numberIn is the number in a line that is not to be done; nil if that is not known. Nobody is charged
+// for reading it: that waits for nothing, and nothing is kept.
+func numberIn(line []byte) (number []byte) {
+	strictjson.Object(line, func(field []byte, v strictjson.Value) {
+		if string(field) == "n" {
+			number = numberOf(v)
+		}
+	})
+	return number
 }
 
 // numberOf is a number by which a client knows its command again; nil if v is none.
