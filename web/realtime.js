@@ -524,7 +524,10 @@ class Choice {
 
 // ---- one stream, kept open ----
 
-/** What a tab wants is {types, presence}, of which types null and presence '*' are the hub's own choice. */
+/**
+ * What a tab wants is {types, presence}, of which types null and presence '*' are the hub's own choice. Of tabs that share
+ * a stream it has skipped, too: cursors of what was before this tab, and of which it is not told when that comes again.
+ */
 function merged(wishes) {
   const types = wishes.some((wish) => !wish.types) ? null : union(wishes.map((wish) => wish.types));
   const presence = wishes.some((wish) => wish.presence === '*') ? '*' : union(wishes.map((wish) => wish.presence));
@@ -628,6 +631,10 @@ class Stream {
   wantAll(wishes) {
     this.#wishes = new Map(wishes);
     this.#wish = merged([...wishes.values()]);
+    for (const [id, { skipped }] of wishes) { // said before the tab says that it is past them
+      if (skipped?.size) for (const { cursor, missing } of this.#line.items) if (skipped.has(cursor)) missing.delete(id);
+    }
+    this.#advance();
     this.#settle();
   }
 
@@ -669,7 +676,7 @@ class Stream {
 
   #add({ type, cursor, until }) {
     const missing = new Set();
-    if (type && !type.startsWith('hub.')) for (const [id, wish] of this.#wishes) if (wants(wish, type)) missing.add(id);
+    if (type && !type.startsWith('hub.')) for (const [id, wish] of this.#wishes) if (wants(wish, type) && !wish.skipped?.has(cursor)) missing.add(id);
     const item = { missing, isHandled: false, hasDeadline: until !== undefined, until: until ?? Date.now() + HELD_MS };
     item.isOver = () => (item.isHandled || !item.hasDeadline) && [...missing].every((id) => this.#still.has(id));
     this.#line.add(cursor, item);
@@ -991,7 +998,7 @@ class Shared {
   #wasServed = false; #owesGap = false; #hellos = 0; #toldAt = 0; #heardAt = 0; #asked = 0; #pulse;
   leads = false;
 
-  /** sink is a stream's, but that status comes with whether it serves what this tab wanted last, and it has skip(cursors), of what was before this tab. */
+  /** sink is a stream's, but that status comes with whether it serves what this tab wanted last, and it has skip(cursors), a set of what was before this tab. */
   constructor(name, id, door, { meta, wish }, sink) {
     this.#name = `realtime 4 ${name}`; // 4: what tabs tell each other; another version does not join
     this.#id = id;
@@ -1003,7 +1010,7 @@ class Shared {
   }
 
   want(wish) {
-    this.#own = { ...wish, version: this.#own.version + 1 };
+    this.#own = { ...this.#own, ...wish, version: this.#own.version + 1 };
     this.#post({ kind: 'wish', wish: this.#own });
     this.#learn(this.#id, this.#own);
   }
@@ -1293,7 +1300,7 @@ class Shared {
       [this.#kept, this.#size, this.#base] = [[], 0, at];
       this.#move(at, cursor);
       [this.#place, this.#since] = [place, since];
-      this.#sink.skip(since); // it may come again for those who were there
+      this.#skip(new Set(since)); // it may come again for those who were there
       if (isNew) this.#sink.events([{ type: '', data: '', cursor }]);
       else this.#owesGap = true;
     }
@@ -1304,6 +1311,13 @@ class Shared {
     this.#status = status;
     this.#covered = covered;
     this.#show();
+  }
+
+  /** This tab is not told of these cursors, and so does not handle them: whoever leads is not to wait for it, nor to take it for one that has. */
+  #skip(cursors) {
+    this.#sink.skip(cursors);
+    this.#own = { ...this.#own, skipped: cursors };
+    this.#post({ kind: 'wish', wish: this.#own });
   }
 
   #receive(batch) {
@@ -1414,7 +1428,7 @@ class Client {
     if (this.#closed) return;
     const sink = {
       events: (events) => this.#take(events),
-      skip: (cursors) => { this.#skipped = new Set(cursors); },
+      skip: (cursors) => { this.#skipped = cursors; },
       status: (status, isServed = true) => this.#show(status, isServed),
     };
     this.#link = identity
