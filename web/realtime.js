@@ -846,8 +846,8 @@ class Stream {
   /** Waits for what is to be acknowledged, for a while. */
   async #isOwing(signal) {
     const isOwed = ({ hasDeadline, isOver, until }) => hasDeadline && !isOver() && until > Date.now();
-    for (let waited = 0; this.#ackMs && this.#line.items.some(isOwed); waited += TELL_MS) {
-      if (waited >= OWED_MS) return true;
+    for (const end = performance.now() + OWED_MS; this.#ackMs && this.#line.items.some(isOwed);) {
+      if (performance.now() >= end) return true; // which a hidden page's timers are late for
       await pause(TELL_MS, signal);
       signal.throwIfAborted();
     }
