@@ -22,6 +22,7 @@ const POLL_MS = 25_000; // that a poll waits; most proxies give up on an answer 
 const SETTLE_MS = 1000; // after which a poll will have come to the hub
 const OWED_MS = 4000; // that the next poll waits for what is to be acknowledged; the hub takes a client for gone after 10 s
 const WATCHDOG_MS = 5000;
+const PROD_MS = 5000; // for the hub to answer a prod
 const RENEWAL_MS = 5000; // between two, whatever the hub says
 const TOUCH_MS = 20_000;
 const TYPING_MS = 3000; // half of the hub's default TYPING_TTL
@@ -602,7 +603,7 @@ const whoIs = ({ tenantId, profile }) => (tenantId ? JSON.stringify([tenantId, t
 class Stream {
   #door; #meta; #sink; #wishes; #wish; #applied = ''; #who; #previous;
   #attempt = null; #over = null; #timer; #watchdog; #renewal; #renewing = false; #renewedAt = 0; #settling = false; #closed = false;
-  #retry = RETRY_MS; #failures = 0; #late = 0; #closing = null; #heardAt = 0; #heartbeat = 0;
+  #retry = RETRY_MS; #failures = 0; #late = 0; #closing = null; #heardAt = 0; #proddedAt = 0; #heartbeat = 0;
   #status;
   #line; #still = new Set(); #ackMs = 0; #ackedAt = -Infinity; #isOwed = false; #isActive = false; #acking = false;
 
@@ -616,10 +617,7 @@ class Stream {
     this.#who = who;
     this.#sink = sink;
     this.#status = { ...status };
-    this.#watchdog = setInterval(() => {
-      if (this.isSilent()) this.#attempt.abort('silent');
-      else if (this.#status.connectionId && this.isSilent(0.5)) this.#over.prod?.();
-    }, WATCHDOG_MS);
+    this.#watchdog = setInterval(() => this.#watch(), WATCHDOG_MS);
     if (status.state === 'displaced') this.#closing = status;
     else this.#open();
   }
@@ -755,11 +753,27 @@ class Stream {
     clearInterval(this.#watchdog);
   }
 
-  /** Not even a heartbeat came for three of them, or part of that; or a stream does not begin, for which a hub is given longer each time. */
-  isSilent(part = 1) {
+  /**
+   * Not even a heartbeat came for three of them; or a stream does not begin, for which a hub is given longer each time.
+   * On a transport on which a page sees no heartbeat, the hub has not answered a prod either.
+   */
+  isSilent() {
     if (!this.#attempt) return false;
-    const limit = this.#status.connectionId ? Math.max(3 * (this.#heartbeat || Infinity), SILENCE_MS) : ANSWER_MS * 2 ** Math.min(this.#late, 3);
-    return Date.now() - this.#heardAt > part * limit;
+    const now = Date.now();
+    if (!this.#status.connectionId) return now - this.#heardAt > ANSWER_MS * 2 ** Math.min(this.#late, 3);
+    const isUnanswered = this.#proddedAt > this.#heardAt && now - this.#proddedAt >= PROD_MS;
+    return now - this.#heardAt > this.#silenceMs && (!this.#over.prod || isUnanswered);
+  }
+
+  get #silenceMs() { return Math.max(3 * (this.#heartbeat || Infinity), SILENCE_MS); }
+
+  /** Ends a stream that is silent. In a hidden page this may come once a minute, so that the first it does may be to prod. */
+  #watch() {
+    if (this.isSilent()) return this.#attempt.abort('silent');
+    const { prod } = this.#over ?? {}, now = Date.now();
+    if (!prod || !this.#status.connectionId || this.#proddedAt > this.#heardAt || now - this.#heardAt <= this.#silenceMs / 2) return;
+    this.#proddedAt = now;
+    prod();
   }
 
   #stop() {

@@ -144,6 +144,40 @@ await test('what is owed holds polls up for as long in a hidden page', { transpo
   assert.ok(polls().length > before);
 });
 
+// In a hidden page timers may come once a minute, which is longer than three heartbeats, and no page sees those of a socket.
+const every = globalThis.setInterval, prods = [];
+let isDead = false;
+globalThis.setInterval = (fn) => every(fn, 60 * SECOND);
+globalThis.WebSocket = class {
+  static CLOSED = 3;
+  readyState = 1;
+
+  constructor() {
+    setImmediate(() => {
+      this.onopen();
+      this.#say({ id: 'c-0', event: 'hub.ready', data: { connectionId: 'socket', tenantId: 't', profile: { type: 'user', id: 'me' }, connectedAt: new Date(clock()).toISOString(), resume: 'fresh', heartbeatMs: 15_000 } });
+    });
+  }
+
+  #say(line) { this.onmessage({ data: JSON.stringify(line) }); }
+
+  send(text) {
+    prods.push(JSON.parse(text).do);
+    if (!isDead) setImmediate(() => this.#say({ n: 1 }));
+  }
+
+  close() { this.readyState = 3; }
+};
+await test('a quiet socket in a hidden page', { transport: 'websocket' }, async ({ states }) => {
+  await pass(605 * SECOND);
+  assert.deepEqual([states, prods], [['connecting', 'live'], Array(10).fill('filter')]);
+  isDead = true;
+  await pass(120 * SECOND);
+  assert.deepEqual([prods.length, states], [11, ['connecting', 'live', 'waiting', 'live']]);
+});
+globalThis.setInterval = every;
+delete globalThis.WebSocket;
+
 // What is not kept may have changed between two polls, so who watches asks again after each.
 await test('presence by polls', { transport: 'poll' }, async ({ client }) => {
   const questions = () => asked.filter(({ path }) => path === '/v1/presence').length;
