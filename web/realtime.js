@@ -639,9 +639,9 @@ class Stream {
   // ---- how far all are who want what came ----
   //
   // What a tab wants is over once that tab has handled it. A tab that stands still is not waited for, nor one that is
-  // gone or came after it; but none of them has handled anything, so an event with a deadline is over only once some tab has handled
-  // it. If none does, it and what follows stay owed until the deadline, when the service is told: better once too often
-  // than never. The place is where the next stream begins too, so what was not handled comes again.
+  // gone or came after it; but none of them has handled anything, so an event with a deadline is over only once some
+  // tab has handled it. If none does, it and what follows stay owed until the deadline, when the service is told:
+  // better once too often than never. The place is where the next stream begins too, so what was not handled comes again.
 
   /** The last that is over, with all before it. */
   get place() { return this.#line.place; }
