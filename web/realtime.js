@@ -22,6 +22,7 @@ const POLL_MS = 25_000; // that a poll waits; most proxies give up on an answer 
 const SETTLE_MS = 1000; // after which a poll will have come to the hub
 const OWED_MS = 4000; // that the next poll waits for what is to be acknowledged; the hub takes a client for gone after 10 s
 const WATCHDOG_MS = 5000;
+const PROD_MS = 5000; // for the hub to answer a prod
 const RENEWAL_MS = 5000; // between two, whatever the hub says
 const TOUCH_MS = 20_000;
 const TYPING_MS = 3000; // half of the hub's default TYPING_TTL
@@ -524,7 +525,10 @@ class Choice {
 
 // ---- one stream, kept open ----
 
-/** What a tab wants is {types, presence}, of which types null and presence '*' are the hub's own choice. */
+/**
+ * What a tab wants is {types, presence}, of which types null and presence '*' are the hub's own choice. Of tabs that share
+ * a stream it has skipped, too: cursors of what was before this tab, and of which it is not told when that comes again.
+ */
 function merged(wishes) {
   const types = wishes.some((wish) => !wish.types) ? null : union(wishes.map((wish) => wish.types));
   const presence = wishes.some((wish) => wish.presence === '*') ? '*' : union(wishes.map((wish) => wish.presence));
@@ -599,7 +603,7 @@ const whoIs = ({ tenantId, profile }) => (tenantId ? JSON.stringify([tenantId, t
 class Stream {
   #door; #meta; #sink; #wishes; #wish; #applied = ''; #who; #previous;
   #attempt = null; #over = null; #timer; #watchdog; #renewal; #renewing = false; #renewedAt = 0; #settling = false; #closed = false;
-  #retry = RETRY_MS; #failures = 0; #late = 0; #closing = null; #heardAt = 0; #heartbeat = 0;
+  #retry = RETRY_MS; #failures = 0; #late = 0; #closing = null; #heardAt = 0; #proddedAt = 0; #heartbeat = 0;
   #status;
   #line; #still = new Set(); #ackMs = 0; #ackedAt = -Infinity; #isOwed = false; #isActive = false; #acking = false;
 
@@ -613,10 +617,7 @@ class Stream {
     this.#who = who;
     this.#sink = sink;
     this.#status = { ...status };
-    this.#watchdog = setInterval(() => {
-      if (this.isSilent()) this.#attempt.abort('silent');
-      else if (this.#status.connectionId && this.isSilent(0.5)) this.#over.prod?.();
-    }, WATCHDOG_MS);
+    this.#watchdog = setInterval(() => this.#watch(), WATCHDOG_MS);
     if (status.state === 'displaced') this.#closing = status;
     else this.#open();
   }
@@ -628,15 +629,19 @@ class Stream {
   wantAll(wishes) {
     this.#wishes = new Map(wishes);
     this.#wish = merged([...wishes.values()]);
+    for (const [id, { skipped }] of wishes) { // said before the tab says that it is past them
+      if (skipped?.size) for (const { cursor, missing } of this.#line.items) if (skipped.has(cursor)) missing.delete(id);
+    }
+    this.#advance();
     this.#settle();
   }
 
   // ---- how far all are who want what came ----
   //
-  // What a tab wants is over once that tab has handled it. A tab that stands still is not waited for, and one that is
-  // gone neither; but neither has handled anything, so an event with a deadline is over only once some tab has handled
-  // it. If none does, it and what follows stay owed until the deadline, when the service is told: better once too often
-  // than never. The place is where the next stream begins too, so what was not handled comes again.
+  // What a tab wants is over once that tab has handled it. A tab that stands still is not waited for, nor one that is
+  // gone or came after it; but none of them has handled anything, so an event with a deadline is over only once some
+  // tab has handled it. If none does, it and what follows stay owed until the deadline, when the service is told:
+  // better once too often than never. The place is where the next stream begins too, so what was not handled comes again.
 
   /** The last that is over, with all before it. */
   get place() { return this.#line.place; }
@@ -669,7 +674,7 @@ class Stream {
 
   #add({ type, cursor, until }) {
     const missing = new Set();
-    if (type && !type.startsWith('hub.')) for (const [id, wish] of this.#wishes) if (wants(wish, type)) missing.add(id);
+    if (type && !type.startsWith('hub.')) for (const [id, wish] of this.#wishes) if (wants(wish, type) && !wish.skipped?.has(cursor)) missing.add(id);
     const item = { missing, isHandled: false, hasDeadline: until !== undefined, until: until ?? Date.now() + HELD_MS };
     item.isOver = () => (item.isHandled || !item.hasDeadline) && [...missing].every((id) => this.#still.has(id));
     this.#line.add(cursor, item);
@@ -748,11 +753,27 @@ class Stream {
     clearInterval(this.#watchdog);
   }
 
-  /** Not even a heartbeat came for three of them, or part of that; or a stream does not begin, for which a hub is given longer each time. */
-  isSilent(part = 1) {
+  /**
+   * Not even a heartbeat came for three of them; or a stream does not begin, for which a hub is given longer each time.
+   * On a transport on which a page sees no heartbeat, the hub has not answered a prod either.
+   */
+  isSilent() {
     if (!this.#attempt) return false;
-    const limit = this.#status.connectionId ? Math.max(3 * (this.#heartbeat || Infinity), SILENCE_MS) : ANSWER_MS * 2 ** Math.min(this.#late, 3);
-    return Date.now() - this.#heardAt > part * limit;
+    const now = Date.now();
+    if (!this.#status.connectionId) return now - this.#heardAt > ANSWER_MS * 2 ** Math.min(this.#late, 3);
+    const isUnanswered = this.#proddedAt > this.#heardAt && now - this.#proddedAt >= PROD_MS;
+    return now - this.#heardAt > this.#silenceMs && (!this.#over.prod || isUnanswered);
+  }
+
+  get #silenceMs() { return Math.max(3 * (this.#heartbeat || Infinity), SILENCE_MS); }
+
+  /** Ends a stream that is silent. In a hidden page this may come once a minute, so that the first it does may be to prod. */
+  #watch() {
+    if (this.isSilent()) return this.#attempt.abort('silent');
+    const { prod } = this.#over ?? {}, now = Date.now();
+    if (!prod || !this.#status.connectionId || this.#proddedAt > this.#heardAt || now - this.#heardAt <= this.#silenceMs / 2) return;
+    this.#proddedAt = now;
+    prod();
   }
 
   #stop() {
@@ -839,8 +860,8 @@ class Stream {
   /** Waits for what is to be acknowledged, for a while. */
   async #isOwing(signal) {
     const isOwed = ({ hasDeadline, isOver, until }) => hasDeadline && !isOver() && until > Date.now();
-    for (let waited = 0; this.#ackMs && this.#line.items.some(isOwed); waited += TELL_MS) {
-      if (waited >= OWED_MS) return true;
+    for (const end = performance.now() + OWED_MS; this.#ackMs && this.#line.items.some(isOwed);) {
+      if (performance.now() >= end) return true; // which a hidden page's timers are late for
       await pause(TELL_MS, signal);
       signal.throwIfAborted();
     }
@@ -991,7 +1012,7 @@ class Shared {
   #wasServed = false; #owesGap = false; #hellos = 0; #toldAt = 0; #heardAt = 0; #asked = 0; #pulse;
   leads = false;
 
-  /** sink is a stream's, but that status comes with whether it serves what this tab wanted last, and it has skip(cursors), of what was before this tab. */
+  /** sink is a stream's, but that status comes with whether it serves what this tab wanted last, and it has skip(cursors), a set of what was before this tab. */
   constructor(name, id, door, { meta, wish }, sink) {
     this.#name = `realtime 4 ${name}`; // 4: what tabs tell each other; another version does not join
     this.#id = id;
@@ -1003,7 +1024,7 @@ class Shared {
   }
 
   want(wish) {
-    this.#own = { ...wish, version: this.#own.version + 1 };
+    this.#own = { ...this.#own, ...wish, version: this.#own.version + 1 };
     this.#post({ kind: 'wish', wish: this.#own });
     this.#learn(this.#id, this.#own);
   }
@@ -1293,7 +1314,7 @@ class Shared {
       [this.#kept, this.#size, this.#base] = [[], 0, at];
       this.#move(at, cursor);
       [this.#place, this.#since] = [place, since];
-      this.#sink.skip(since); // it may come again for those who were there
+      this.#skip(new Set(since)); // it may come again for those who were there
       if (isNew) this.#sink.events([{ type: '', data: '', cursor }]);
       else this.#owesGap = true;
     }
@@ -1304,6 +1325,13 @@ class Shared {
     this.#status = status;
     this.#covered = covered;
     this.#show();
+  }
+
+  /** This tab is not told of these cursors, and so does not handle them: whoever leads is not to wait for it, nor to take it for one that has. */
+  #skip(cursors) {
+    this.#sink.skip(cursors);
+    this.#own = { ...this.#own, skipped: cursors };
+    this.#post({ kind: 'wish', wish: this.#own });
   }
 
   #receive(batch) {
@@ -1414,7 +1442,7 @@ class Client {
     if (this.#closed) return;
     const sink = {
       events: (events) => this.#take(events),
-      skip: (cursors) => { this.#skipped = new Set(cursors); },
+      skip: (cursors) => { this.#skipped = cursors; },
       status: (status, isServed = true) => this.#show(status, isServed),
     };
     this.#link = identity

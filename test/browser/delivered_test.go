@@ -141,6 +141,23 @@ func TestRealtimeTabHandlesNothing(t *testing.T) {
 	h.acknowledged("e3", 1)
 }
 
+// A tab that is opened after an event has not handled it, though it goes on where the tab that has
+// not either was.
+func TestRealtimeTabOpenedLater(t *testing.T) {
+	h := newClientHub(t)
+	handlesNothing := h.live(asAlice)
+	handlesNothing.run(`(c.on("a.b", () => new Promise(() => {})), 0)`)
+	h.due("e1", "10s", "alice")
+	handlesNothing.told("e1")
+	later := h.live(asAlice)
+	handlesNothing.close()
+	later.becomes(`is.leader && is.state === "live"`)
+	is := is.New(t)
+	is.Equal(h.reported("10s"), []string{"e1 alice sentUnacknowledged"})
+	is.Equal(h.acks(), 0)
+	is.Equal(later.run(`got.length`), 0.0) // it is not told of what was before it
+}
+
 // What a listener failed to handle comes again, to it alone, and is acknowledged then.
 func TestRealtimeHandlesLater(t *testing.T) {
 	h := newClientHub(t, "REALTIME_ACK_TIMEOUT=200ms")

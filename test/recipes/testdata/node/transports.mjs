@@ -19,11 +19,11 @@ const poll = async ({ query }) => {
   }
   const events = hub.history.slice(since), cursor = `c-${hub.n}`;
   if (query.get('cursor') && !events.length) return new Response(null, { status: 204, headers: { Cursor: cursor } });
-  const ready = { connectionId: 'polls', tenantId: 't', profile: { type: 'user', id: 'me' }, connectedAt: new Date(clock()).toISOString(), resume: query.get('cursor') ? 'complete' : 'fresh', cursor: `c-${since}`, heartbeatMs: 15_000 };
+  const ready = { connectionId: 'polls', tenantId: 't', profile: { type: 'user', id: 'me' }, connectedAt: new Date(clock()).toISOString(), resume: query.get('cursor') ? 'complete' : 'fresh', cursor: `c-${since}`, heartbeatMs: 15_000, ...hub.says };
   return Response.json({ events, cursors: events.map((event) => event.cursor), cursor, gap: null, more: false, hub: { ready } });
 };
-const says = (payload, type) => {
-  publish(payload, type);
+const says = (payload, type, more) => {
+  publish(payload, type, more);
   for (const wake of wakes.splice(0)) wake();
 };
 const answers = ({ method, path, ...request }) => (path !== '/v1/poll' ? undefined : method === 'HEAD' ? new Response(null) : poll(request));
@@ -126,6 +126,57 @@ await test('what is not to be had either', { transport: 'poll' }, async ({ is, s
   assert.deepEqual([other.status.transport, other.status.state, kept.size], ['sse', 'live', 0]);
   other.close();
 });
+
+// A hidden page's timers fire once a second, and the hub takes a client that does not poll for 10 s for gone.
+await test('what is owed holds polls up for as long in a hidden page', { transport: 'poll' }, async ({ client }) => {
+  const at = setTimeout;
+  globalThis.setTimeout = (fn, ms = 0) => at(fn, Math.ceil(ms / SECOND) * SECOND);
+  hub.says = { ackMs: SECOND };
+  happens('online');
+  await settled();
+  client.on('a.b', () => new Promise(() => {}));
+  says(1, 'a.b', { timestamp: new Date(clock()).toISOString(), deadline: '2m' });
+  await settled();
+  const before = polls().length;
+  await pass(6 * SECOND);
+  globalThis.setTimeout = at;
+  hub.says = {};
+  assert.ok(polls().length > before);
+});
+
+// In a hidden page timers may come once a minute, which is longer than three heartbeats, and no page sees those of a socket.
+const every = globalThis.setInterval, prods = [];
+let isDead = false;
+globalThis.setInterval = (fn) => every(fn, 60 * SECOND);
+globalThis.WebSocket = class {
+  static CLOSED = 3;
+  readyState = 1;
+
+  constructor() {
+    setImmediate(() => {
+      this.onopen();
+      this.#say({ id: 'c-0', event: 'hub.ready', data: { connectionId: 'socket', tenantId: 't', profile: { type: 'user', id: 'me' }, connectedAt: new Date(clock()).toISOString(), resume: 'fresh', heartbeatMs: 15_000 } });
+    });
+  }
+
+  #say(line) { this.onmessage({ data: JSON.stringify(line) }); }
+
+  send(text) {
+    prods.push(JSON.parse(text).do);
+    if (!isDead) setImmediate(() => this.#say({ n: 1 }));
+  }
+
+  close() { this.readyState = 3; }
+};
+await test('a quiet socket in a hidden page', { transport: 'websocket' }, async ({ states }) => {
+  await pass(605 * SECOND);
+  assert.deepEqual([states, prods], [['connecting', 'live'], Array(10).fill('filter')]);
+  isDead = true;
+  await pass(120 * SECOND);
+  assert.deepEqual([prods.length, states], [11, ['connecting', 'live', 'waiting', 'live']]);
+});
+globalThis.setInterval = every;
+delete globalThis.WebSocket;
 
 // What is not kept may have changed between two polls, so who watches asks again after each.
 await test('presence by polls', { transport: 'poll' }, async ({ client }) => {
