@@ -23,7 +23,6 @@ import (
 // all of them, and none is told of a gap: neither on the hub where it is, nor on the next
 // one, which it is sent to with the place it knows.
 func TestQuietTenantsDoNotExpire(t *testing.T) {
-	t.Parallel()
 	alone(t, "it makes its own")
 	is := is.New(t)
 	const each = 300
