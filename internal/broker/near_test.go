@@ -94,21 +94,31 @@ func TestAHistoryIsReadToItsEnd(t *testing.T) {
 	is.Equal(page.Next, head)
 }
 
+// farFrom is a log that has followed a tenant since so many events were there, of which it has none
+// near, and the line to its broker.
+func farFrom(t *testing.T, events int) (log history.Log, line *natstest.Proxy) {
+	t.Helper()
+	b := natstest.Start(t, 1)
+	line = natstest.StartProxy(t, b.URL(0))
+	prefix := natstest.Prefix()
+	writer := join(t, b.URL(0), prefix).Log()
+	log = join(t, line.URL(), prefix).Log()
+	for i := range events {
+		historytest.Persist(t, writer, historytest.To("acme", fmt.Sprint(i), event.ToTenant()))
+	}
+	if _, err := historytest.Answered(func() (history.Cursor, error) { return log.Attach(t.Context(), "acme") }); err != nil {
+		t.Fatal(err)
+	}
+	return log, line
+}
+
 // Many come back at once to a tenant of which the hub has nothing near, and the broker does
 // not answer: they wait for one question, and none for the other's.
 func TestWhoComesBackSharesTheWait(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	b := natstest.Start(t, 1)
-	proxy := natstest.StartProxy(t, b.URL(0))
-	prefix := natstest.Prefix()
-	writer := join(t, b.URL(0), prefix).Log()
-	log := join(t, proxy.URL(), prefix).Log()
-	for i := range 50 {
-		historytest.Persist(t, writer, historytest.To("acme", fmt.Sprint(i), event.ToTenant()))
-	}
-	_, err := historytest.Answered(func() (history.Cursor, error) { return log.Attach(t.Context(), "acme") })
-	is.NoErr(err)
+	const events = 50
+	log, proxy := farFrom(t, events)
 	var questions atomic.Int64
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
 		if !m.FromServer && (strings.HasPrefix(m.Subject, "$JS.API.DIRECT.GET.") || strings.HasPrefix(m.Subject, "$JS.API.STREAM.MSG.GET.")) {
@@ -130,7 +140,7 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	// Who is no longer interested is not kept.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = log.Read(ctx, "acme", history.Query{Bytes: chunkBytes})
+	_, err := log.Read(ctx, "acme", history.Query{Bytes: chunkBytes})
 	is.True(err != nil)
 	wg.Wait()
 	is.True(questions.Load() < back/4) // which would be minutes, one after the other
@@ -145,17 +155,8 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 func TestALostPartEndsNoResume(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	b := natstest.Start(t, 1)
-	proxy := natstest.StartProxy(t, b.URL(0))
-	prefix := natstest.Prefix()
-	writer := join(t, b.URL(0), prefix).Log()
-	log := join(t, proxy.URL(), prefix).Log()
 	const events, back = 50, 20
-	for i := range events {
-		historytest.Persist(t, writer, historytest.To("acme", fmt.Sprint(i), event.ToTenant()))
-	}
-	_, err := historytest.Answered(func() (history.Cursor, error) { return log.Attach(t.Context(), "acme") })
-	is.NoErr(err)
+	log, proxy := farFrom(t, events)
 	var lost atomic.Bool
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
 		v.Drop = m.FromServer && m.Header.Get("Nats-Num-Pending") != "" && lost.CompareAndSwap(false, true)

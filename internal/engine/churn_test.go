@@ -19,7 +19,7 @@ import (
 // is left behind, and no byte reaches another's stream: descriptor numbers are
 // used again at once.
 func TestChurn(t *testing.T) {
-	cycles := 30_000
+	cycles := 100_000
 	if testing.Short() {
 		cycles = 5_000
 	}

@@ -129,10 +129,10 @@ func TestPeersStorm(t *testing.T) {
 			cut()
 			p.hubs[i].Kill()
 			f.goes(t, 100)
-			if round < len(p.hubs) && !testing.Short() {
-				p.back(t, i) // with the full load, each once
-			} else {
+			if testing.Short() {
 				f.slowly(func() { p.back(t, i) })
+			} else {
+				p.back(t, i) // with the full load
 			}
 		}
 	})
