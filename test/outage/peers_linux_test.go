@@ -51,11 +51,19 @@ func (p *peerHubs) start(t *testing.T, i int) {
 	}, p.more...)...)
 }
 
-// back starts a hub again, and waits until it has what the others have.
-func (p *peerHubs) back(t *testing.T, i int) {
+// back starts a hub again, and waits until it has what the others have, while the storm goes on; with
+// -short little of it.
+func (p *peerHubs) back(t *testing.T, f *flood, i int) {
 	t.Helper()
-	p.start(t, i)
-	p.whole(t)
+	again := func() {
+		p.start(t, i)
+		p.whole(t)
+	}
+	if testing.Short() {
+		f.slowly(again)
+	} else {
+		again()
+	}
 }
 
 // whole waits until each has all that is kept: then any one of them may go. It asks as seldom
@@ -129,11 +137,7 @@ func TestPeersStorm(t *testing.T) {
 			cut()
 			p.hubs[i].Kill()
 			f.goes(t, 100)
-			if testing.Short() {
-				f.slowly(func() { p.back(t, i) })
-			} else {
-				p.back(t, i) // with the full load
-			}
+			p.back(t, f, i)
 		}
 	})
 }
@@ -154,7 +158,7 @@ func TestPeerReplaced(t *testing.T) {
 			cut()
 			p.hubs[i].Kill()
 			is.NoErr(os.RemoveAll(p.dirs[i]))
-			f.slowly(func() { p.back(t, i) })
+			p.back(t, f, i)
 		}
 	})
 }
