@@ -43,7 +43,7 @@ const MostEarly = time.Minute
 const (
 	markTime  = MostEarly // at least; twice that at most
 	mostMarks = 16        // of one profile in a minute: its connections, as a rule
-	markBytes = 112       // of each, in its list
+	markBytes = 136       // of each, in its list
 )
 
 func newDocket(tenant string) *docket { return &docket{tenant: tenant, all: map[part]*open{}} }
@@ -59,7 +59,7 @@ func (k *docket) enter(o *open, now time.Time) {
 	k.owed += o.left
 	for i, p := range o.Recipients {
 		for _, marks := range [...][]mark{k.lately[0].Get(p), k.lately[1].Get(p)} {
-			if o.acked[i] == 0 && slices.ContainsFunc(marks, func(m mark) bool { return m.covers(o.Duty) }) {
+			if o.acked[i] == 0 && slices.ContainsFunc(marks, func(m mark) bool { return o.isAnsweredBy(&m) }) {
 				o.acknowledge(p, now)
 			}
 		}
@@ -120,9 +120,9 @@ func without(list []*open, o *open) []*open {
 }
 
 // acknowledge notes an acknowledgement of all that it covers, and keeps it for a while.
-func (k *docket) acknowledge(a Acknowledgement, at time.Time) {
+func (k *docket) acknowledge(a Acknowledgement) {
 	was := k.narrow.Get(a.Profile)
-	left := slices.DeleteFunc(was, func(o *open) bool { return a.covers(o.Duty) && o.acknowledge(a.Profile, at) })
+	left := slices.DeleteFunc(was, func(o *open) bool { return o.isAnsweredBy(&a) && o.acknowledge(a.Profile, a.Given) })
 	if len(left) < len(was) {
 		k.put(a.Profile, left)
 	}
@@ -131,12 +131,12 @@ func (k *docket) acknowledge(a Acknowledgement, at time.Time) {
 		if o.At.Seq > a.UpTo {
 			break
 		}
-		if a.covers(o.Duty) {
-			o.acknowledge(a.Profile, at)
+		if o.isAnsweredBy(&a) {
+			o.acknowledge(a.Profile, a.Given)
 		}
 	}
-	k.rotate(at)
-	if k.rotated.Sub(at) < markTime {
+	k.rotate(a.Given)
+	if k.rotated.Sub(a.Given) < markTime {
 		k.keep(a)
 	}
 }
@@ -147,7 +147,7 @@ func (k *docket) keep(a Acknowledgement) {
 	marks := k.lately[0].Get(a.Profile)
 	for i := range marks {
 		if m := &marks[i]; m.Connection == a.Connection && m.Of == a.Of && m.UpTo == a.After && sameTypes(m.Types, a.Types) {
-			m.UpTo = a.UpTo
+			m.UpTo, m.Given = a.UpTo, a.Given
 			return
 		}
 	}

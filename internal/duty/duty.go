@@ -24,8 +24,8 @@ type Duty struct {
 	Kept       uint64          // where its keeper has it, as it says to the judge
 }
 
-// Slack is how long after a deadline an acknowledgement is still taken, since it may be judged
-// late. Whoever judges decides.
+// Slack is how long after a deadline it is known what acknowledgements are of, since it may be judged
+// late, on what was given in time.
 const Slack = time.Minute
 
 // Parts are a duty's, of so many recipients at most.
@@ -59,6 +59,7 @@ type Acknowledgement struct {
 	UpTo       uint64
 	Types      *event.Filter // what the connection wanted meanwhile
 	Until      time.Time     // by then the last deadline of what it may be of has passed, by this process's clock
+	Given      time.Time     // by this process's clock; set by the Keeper
 }
 
 // covers says whether an acknowledgement is one of an event: its connection was sent it.
@@ -128,6 +129,16 @@ func (o *open) acknowledge(p event.Profile, at time.Time) bool {
 		o.settle(1)
 	}
 	return true
+}
+
+// lateAfter is how long after its deadline an event may be acknowledged: word of what was handled in
+// time may be under way for so long. A client goes on 2 s after a deadline, past what it has not
+// handled. That is no acknowledgement, and the judge may be later.
+const lateAfter = 500 * time.Millisecond
+
+// isAnsweredBy says that an acknowledgement is one of the event, and was given in time.
+func (o *open) isAnsweredBy(a *Acknowledgement) bool {
+	return a.covers(o.Duty) && a.Given.Sub(o.judgeAt) < lateAfter
 }
 
 // since is how many milliseconds after its event something was: one at least.

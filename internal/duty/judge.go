@@ -122,8 +122,9 @@ func (j *Judge) Reported(tenant string, at history.Cursor, n int, when time.Time
 	}
 }
 
-// Acknowledge notes an acknowledgement that was given at a time, by this process's clock.
-func (j *Judge) Acknowledge(a Acknowledgement, at time.Time) {
+// Acknowledge notes an acknowledgement. It counts for those events whose deadline had not come as it
+// was given.
+func (j *Judge) Acknowledge(a Acknowledgement) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
@@ -131,7 +132,7 @@ func (j *Judge) Acknowledge(a Acknowledgement, at time.Time) {
 	}
 	k := j.docketLocked(a.Tenant)
 	was := k.bytes
-	k.acknowledge(a, at)
+	k.acknowledge(a)
 	j.cfg.Pools.State.Force(k.tenant, k.bytes-was)
 }
 

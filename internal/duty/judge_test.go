@@ -203,7 +203,9 @@ func TestAcknowledgementsOfDays(t *testing.T) {
 	const minutes, each = 1000, 10
 	for i := range minutes {
 		for k := range each {
-			j.Acknowledge(ack(fmt.Sprint(i, "-", k), 0, 1), now.Add(time.Duration(i-minutes)*time.Minute))
+			a := ack(fmt.Sprint(i, "-", k), 0, 1)
+			a.Given = now.Add(time.Duration(i-minutes) * time.Minute)
+			j.Acknowledge(a)
 		}
 	}
 	is.True(pools.State.Total() < 4*each*1000)
@@ -308,7 +310,7 @@ func TestReportedAtOnceByAJudgeThatWasKilled(t *testing.T) {
 		is.Equal(r.reported(), []string{"e1 offline: back off"})
 
 		next := NewJudge(r.judge.cfg)
-		next.Acknowledge(ack("back", 0, 1), time.Now())
+		next.Acknowledge(ack("back", 0, 1))
 		next.Open(d, time.Now(), nil)
 		next.judge(t.Context())
 		is.Equal(r.reported(), []string{"e1 offline: back off", "e1: on"})
@@ -336,6 +338,30 @@ func TestReportsAreMadeAgain(t *testing.T) {
 		came, _ := r.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: 9})
 		is.Equal(came.List[0].At, time.Now()) // three attempts after the deadline
 	})
+}
+
+// A client goes on 2 s after a deadline, past what it has not handled. Where the judge is late, that
+// acknowledges nothing.
+func TestAcknowledgedTooLate(t *testing.T) {
+	for _, others := range []int{0, 100} { // a narrow duty, and a wide one
+		judging(t, func(r *rig) {
+			is := is.New(t)
+			recipients := []string{"a", "b"}
+			for i := range others {
+				recipients = append(recipients, fmt.Sprint("c", i))
+			}
+			r.box.times = 3 // the judge is late
+			r.open(minute, recipients...)
+			time.Sleep(time.Minute + time.Second/4)
+			r.Acknowledge(ack("b", 0, 1)) // under way as the deadline came
+			time.Sleep(7 * time.Second / 4)
+			r.Acknowledge(ack("a", 0, 1))
+			time.Sleep(time.Minute)
+			is.True(strings.HasPrefix(strings.Join(r.reported(), "; "), "e1: a"))
+			came, _ := r.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: 200})
+			is.Equal(came.Counts, map[State]int{Acknowledged: 1, Reported: 1 + others})
+		})
+	}
 }
 
 // Of many reports that fail the log tells once a second.

@@ -106,7 +106,10 @@ func (m *Memory) Open(_ context.Context, d *Duty) error {
 }
 
 // Acknowledge implements Keeper.
-func (m *Memory) Acknowledge(a Acknowledgement) { m.judge.Acknowledge(a, time.Now()) }
+func (m *Memory) Acknowledge(a Acknowledgement) {
+	a.Given = time.Now()
+	m.judge.Acknowledge(a)
+}
 
 // Ended implements Keeper.
 func (m *Memory) Ended(sent Acknowledgement) {

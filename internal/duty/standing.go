@@ -10,16 +10,18 @@ type Standing struct {
 }
 
 // KeptUpTo are the duties before their deadline that are kept up to a place, and how many bytes
-// they take here. Not ready: one of them has people who are to be reported at once and are not yet.
+// they take here. Not ready: one of them is about to be judged, or has people who are to be reported at
+// once and are not yet.
 func (j *Judge) KeptUpTo(place uint64) (list []*Duty, bytes int64, ready bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	ready = true
+	now := time.Now()
 	for _, k := range j.dockets {
 		for _, o := range k.all {
 			if !o.over && o.Kept <= place {
 				list, bytes = append(list, o.Duty), bytes+o.bytes
-				ready = ready && !o.waitsForEarly()
+				ready = ready && !o.waitsForEarly() && now.Before(o.judgeAt)
 			}
 		}
 	}

@@ -185,6 +185,12 @@ func (b *beginning) keptAt(now time.Time, meta *jetstream.MsgMetadata) time.Time
 	if meta.Sequence.Stream > b.last {
 		return now
 	}
+	return b.stampedAt(now, meta)
+}
+
+// stampedAt is when a message was kept by the leader's clock, as this process's clock tells it: not in
+// the future.
+func (b *beginning) stampedAt(now time.Time, meta *jetstream.MsgMetadata) time.Time {
 	age := now.Add(b.ahead).Sub(meta.Timestamp)
 	return now.Add(-max(0, age))
 }
@@ -201,8 +207,9 @@ func (r *reading) take(from *beginning, msg jetstream.Msg) {
 		return
 	}
 	r.at = meta.Sequence.Stream
-	kept := from.keptAt(time.Now(), meta)
-	if err := r.hand(msg, kept, r.at); err != nil {
+	now := time.Now()
+	kept := from.keptAt(now, meta)
+	if err := r.hand(msg, kept, from.stampedAt(now, meta)); err != nil {
 		r.keeper.notUnderstood(msg.Subject(), err)
 		if r.unread == 0 {
 			r.unread = r.at
@@ -214,7 +221,9 @@ func (r *reading) take(from *beginning, msg jetstream.Msg) {
 	r.moved = make(chan struct{})
 }
 
-func (r *reading) hand(msg jetstream.Msg, kept time.Time, place uint64) error {
+// hand hands over what a message says. It was kept at a time, and not before; what was acknowledged
+// in time is in time even where it is read late, so of that the leader's clock says it.
+func (r *reading) hand(msg jetstream.Msg, kept, stamped time.Time) error {
 	k := r.keeper
 	if of, is := strings.CutSuffix(msg.Subject(), earlySuffix); is {
 		return r.handEarly(of, msg.Data())
@@ -224,7 +233,7 @@ func (r *reading) hand(msg jetstream.Msg, kept time.Time, place uint64) error {
 		if err != nil || record.over {
 			return err
 		}
-		record.duty.Kept = place
+		record.duty.Kept = r.at
 		due := kept.Add(record.left)
 		if record.left == 0 {
 			due = record.duty.Deadline
@@ -243,7 +252,8 @@ func (r *reading) hand(msg jetstream.Msg, kept time.Time, place uint64) error {
 			errs = append(errs, err)
 			continue
 		}
-		r.judge.Acknowledge(a, kept)
+		a.Given = stamped.Add(-time.Duration(w.Age) * time.Millisecond)
+		r.judge.Acknowledge(a)
 	}
 	return errors.Join(errs...)
 }

@@ -162,6 +162,7 @@ type word struct {
 	Types      []string  `json:"f,omitzero"`  // nil: all; empty: none
 	Until      int64     `json:"x"`           // Unix milliseconds
 	Left       int64     `json:"l,omitempty"` // of a connection that has ended: milliseconds until then, as clocks differ; 0: there is no Until, or the version before did not say
+	Age        int64     `json:"g,omitempty"` // as it is kept: milliseconds since it was given
 }
 
 func wordOf(a duty.Acknowledgement) word {

@@ -37,6 +37,7 @@ const (
 
 // Acknowledge implements duty.Keeper.
 func (k *Keeper) Acknowledge(a duty.Acknowledgement) {
+	a.Given = time.Now()
 	w := &k.words
 	w.mu.Lock()
 	full := len(w.list) >= allWords
@@ -144,7 +145,9 @@ func (k *Keeper) keep(ctx context.Context, some []duty.Acknowledgement, number u
 		if n > 0 {
 			data = append(data, ',')
 		}
-		one, err := json.Marshal(wordOf(some[n]))
+		word := wordOf(some[n])
+		word.Age = time.Since(some[n].Given).Milliseconds()
+		one, err := json.Marshal(word)
 		if err != nil {
 			return 0, err
 		}

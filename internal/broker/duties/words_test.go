@@ -11,6 +11,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/broker/stream"
+	"realtimehub/internal/duty"
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/outbox"
@@ -106,4 +107,21 @@ func TestWhatAConnectionWanted(t *testing.T) {
 			is.Equal(read.Types.Wants("a.b"), tc.wants)
 		})
 	}
+}
+
+// What was given in time counts, though it could be kept only after the deadline; what was given later
+// does not, though the judge has yet to judge.
+func TestWhenAnAcknowledgementWasGiven(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	k := reader(t)
+	before := time.Now()
+	k.Acknowledge(ackOf("c", 2))
+	is.True(!k.words.list[0].Given.Before(before))
+	is.NoErr(k.Open(t.Context(), dutyOf(1, time.Second, "a", "b")))
+	early, late := ackOf("a", 1), ackOf("b", 1)
+	early.Given, late.Given = time.Now().Add(-time.Minute), time.Now().Add(time.Minute)
+	_, err := k.keep(t.Context(), []duty.Acknowledgement{early, late}, 1000)
+	is.NoErr(err)
+	is.Equal(judgedBy(t, k).counts(1), map[duty.State]int{duty.Acknowledged: 1, duty.Owed: 1})
 }
