@@ -2,6 +2,7 @@ package fair
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -47,7 +48,13 @@ func TestABusyKeyKeepsNobodyWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		var mu sync.Mutex
-		var came []string
+		var list []string
+		came := func() []string {
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(list)
+		}
 		busy := make(chan struct{})
 		a := NewAlarm(keyOf, func(g *guest) {
 			if g.of == "busy" {
@@ -55,7 +62,7 @@ func TestABusyKeyKeepsNobodyWaiting(t *testing.T) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			came = append(came, fmt.Sprint(g.of, g.n))
+			list = append(list, fmt.Sprint(g.of, g.n))
 		})
 		at := time.Now().Add(time.Minute)
 		for i := range 2 * piece {
@@ -69,21 +76,17 @@ func TestABusyKeyKeepsNobodyWaiting(t *testing.T) {
 		a.SetNew(never, at)
 		a.Set(never, time.Time{})
 		time.Sleep(time.Minute)
-		synctest.Wait()
-		is.Equal(came, []string{"well0"})
+		is.Equal(came(), []string{"well0"})
 		is.True(well.item.At().IsZero()) // it is queued no more
 		close(busy)
-		synctest.Wait()
-		is.Equal(len(came), 1+2*piece)
-		is.Equal(came[1:3], []string{"busy0", "busy1"})
+		is.Equal(len(came()), 1+2*piece)
+		is.Equal(came()[1:3], []string{"busy0", "busy1"})
 		time.Sleep(time.Hour)
-		synctest.Wait()
-		is.Equal(came[1+2*piece:], []string{"late0"})
+		is.Equal(came()[1+2*piece:], []string{"late0"})
 		a.Set(never, time.Now().Add(time.Minute))
 		a.Stop()
 		a.Set(late, time.Now().Add(time.Minute))
 		time.Sleep(time.Hour)
-		synctest.Wait()
-		is.Equal(len(came), 2+2*piece)
+		is.Equal(len(came()), 2+2*piece)
 	})
 }

@@ -318,26 +318,17 @@ func (j *Journal) describeFirsts(ctx context.Context, items []*Item) {
 		if !it.Duplicate || !it.At.IsZero() || it.Seq == 0 {
 			continue
 		}
-		for wait := time.Millisecond; ; wait *= 2 {
-			var first *Message
-			_, err := j.stream.Direct(ctx, stream.Get{Seq: it.Seq}, func(msg *nats.Msg) { m := j.messageOf(msg); first = &m })
-			if err != nil {
-				return
-			}
-			if first != nil {
-				it.At, it.First = first.At, first.Data
-				if !first.kept {
-					it.Seq = 0
-				}
-				break
-			}
-			if wait > 8*time.Millisecond { // it has gone, its place is known
-				break
-			}
-			select { // or a replica is behind
-			case <-time.After(wait):
-			case <-ctx.Done():
-			}
+		msg, err := j.stream.At(ctx, it.Seq)
+		if err != nil {
+			return
+		}
+		if msg == nil { // it has gone, its place is known
+			continue
+		}
+		first := j.messageOf(msg)
+		it.At, it.First = first.At, first.Data
+		if !first.kept {
+			it.Seq = 0
 		}
 	}
 }

@@ -115,3 +115,26 @@ func TestWhatGoesWithWhatIsMissingIsBounded(t *testing.T) {
 	is.True(waits > 0)
 	is.True(waits <= mostReadyBytes)
 }
+
+// A duplicate's answer has the time of its first, though the replica that is asked for that is behind.
+func TestADuplicateOfWhatAReplicaLacks(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	proxy := b.Proxies(t)[0]
+	one, two := open(t, b, 0, "one", settings), openAt(t, proxy.URL(), "two", settings)
+	first, again := it("k", "a"), it("k", "b")
+	first.ID, again.ID = "id", "id"
+	one.append(first)
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		if !m.FromServer && strings.Contains(m.Subject, "DIRECT.GET") {
+			v.Instead = []byte(`{"seq":999999999}`)
+		}
+		return v
+	})
+	two.append(again)
+	is.True(again.Duplicate)
+	is.Equal(again.Seq, first.Seq)
+	is.Equal(again.First, first.Data)
+	is.True(!again.At.IsZero())
+}

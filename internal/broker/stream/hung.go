@@ -44,6 +44,20 @@ func (s *Stream) Direct(ctx context.Context, q Get, take func(*nats.Msg)) (nats.
 	return s.leaderEach(ctx, q, take)
 }
 
+// At is the message of a place; nil: there is none. What a replica does not have, which may be behind,
+// the leader is asked for.
+func (s *Stream) At(ctx context.Context, seq uint64) (msg *nats.Msg, err error) {
+	_, err = s.Direct(ctx, Get{Seq: seq}, func(m *nats.Msg) { msg = m })
+	if err != nil || msg != nil {
+		return msg, err
+	}
+	last, err := s.Leader(ctx, Get{Seq: seq})
+	if err != nil || last.Seq == 0 {
+		return nil, err
+	}
+	return last.message(), nil
+}
+
 // leaderEach is direct of the leader, which tells one message after the other.
 func (s *Stream) leaderEach(ctx context.Context, q Get, take func(*nats.Msg)) (nats.Header, error) {
 	ctx, cancel := context.WithTimeout(ctx, AskTimeout)
