@@ -202,30 +202,41 @@ func (p *publishedKeys) renew(token string) (came int, over <-chan struct{}) {
 		came = p.begun
 		p.unknown[id] = came
 	}
-	now := time.Now()
-	if due := p.asked.Add(keysUnknown); p.failures == 0 && p.next.After(now) && p.next.After(due) {
-		p.next = due
-		if due.Before(now) {
-			p.next = now
-		}
-		p.asked = p.next
-		select {
-		case p.sooner <- struct{}{}:
-		default:
-		}
-	}
-	if p.next.After(now) {
+	p.hastenLocked()
+	if p.next.After(time.Now()) {
 		return came, nil
 	}
 	return came, p.over
 }
 
-// judged says whether a fetch has succeeded since a token came for the first time, so that
-// the lack of its key is known. Otherwise it says how long it is until the next fetch.
+// hastenLocked has the next fetch begin as soon as one may for a token.
+func (p *publishedKeys) hastenLocked() {
+	now, due := time.Now(), p.asked.Add(keysUnknown)
+	if p.failures > 0 || !p.next.After(now) || !p.next.After(due) {
+		return
+	}
+	p.next = due
+	if due.Before(now) {
+		p.next = now
+	}
+	p.asked = p.next
+	select {
+	case p.sooner <- struct{}{}:
+	default:
+	}
+}
+
+// judged says whether a fetch has begun and succeeded since a token came for the first time,
+// so that the lack of its key is known. Otherwise it has the next one begin as soon as it may,
+// and says how long that is.
 func (p *publishedKeys) judged(came int) (after time.Duration, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return max(time.Until(p.next), 0), p.good > came
+	if p.good > came {
+		return 0, true
+	}
+	p.hastenLocked() // the one that was under way has put the next one off
+	return max(time.Until(p.next), 0), false
 }
 
 // fetched says whether the keys were ever fetched.

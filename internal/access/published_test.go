@@ -53,6 +53,17 @@ func (p *provider) fetch(context.Context) ([]jwkset.JWK, error) {
 	return p.keys, nil
 }
 
+// held is a fetch that is answered once gate lets it.
+func (p *provider) held(gate <-chan struct{}) func(context.Context) ([]jwkset.JWK, error) {
+	return func(ctx context.Context) ([]jwkset.JWK, error) {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+		}
+		return p.fetch(ctx)
+	}
+}
+
 func (p *provider) publish(t *testing.T, kids map[string]*rsa.PrivateKey) {
 	t.Helper()
 	keys := []jwkset.JWK{}
@@ -179,13 +190,7 @@ func TestNoPlaceIsHeldWhileKeysAreFetched(t *testing.T) {
 		p.publish(t, map[string]*rsa.PrivateKey{"one": one})
 		gate := make(chan struct{}, 1)
 		gate <- struct{}{}
-		auth.tokens.published = keepKeys(ctx, slog.New(slog.DiscardHandler), func(ctx context.Context) ([]jwkset.JWK, error) {
-			select {
-			case <-gate:
-			case <-ctx.Done():
-			}
-			return p.fetch(ctx)
-		})
+		auth.tokens.published = keepKeys(ctx, slog.New(slog.DiscardHandler), p.held(gate))
 		time.Sleep(2 * keysUnknown)
 		answers := make(chan int, 2*proofPlaces)
 		for i := range cap(answers) {
@@ -223,6 +228,52 @@ func TestNoPlaceIsHeldWhileKeysAreFetched(t *testing.T) {
 		}
 		is.Equal(said, map[int]int{401: 1, 503: cap(answers) - 1}) // the first came before the keys were asked for
 		is.Equal(auth.proofs.places.Total()+auth.proofs.apart.Total(), int64(0))
+	})
+}
+
+// A fetch that was under way when a token came may have missed its key: the next one is soon.
+func TestAFetchUnderWayJudgesNobody(t *testing.T) {
+	one, _ := rsa.GenerateKey(rand.Reader, 2048)
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		auth := newAuth(t, Config{Secret: hubtest.Secret})
+		var p provider
+		p.publish(t, map[string]*rsa.PrivateKey{"one": one})
+		gate := make(chan struct{}, 1)
+		gate <- struct{}{}
+		auth.tokens.published = keepKeys(ctx, slog.New(slog.DiscardHandler), p.held(gate))
+		time.Sleep(2 * keysUnknown)
+
+		first := make(chan int)
+		go func() {
+			status, _ := proven(t, auth, asking(ctx), withKid("nobody's"))
+			first <- status
+		}()
+		synctest.Wait() // its fetch is under way
+		rotated := hubtest.Signed(t, jwt.SigningMethodRS256, one, hubtest.Claims("exp", time.Now().Add(24*time.Hour).Unix()), "kid", "two")
+		second := make(chan struct{})
+		var status int
+		var after time.Duration
+		go func() {
+			defer close(second)
+			status, after = proven(t, auth, asking(ctx), rotated)
+		}()
+		synctest.Wait()
+		gate <- struct{}{}
+		is.Equal(<-first, 401)
+		<-second
+		is.Equal(status, 503)
+		is.True(after > 0 && after <= keysUnknown)
+
+		p.publish(t, map[string]*rsa.PrivateKey{"one": one, "two": one})
+		gate <- struct{}{}
+		time.Sleep(after)
+		synctest.Wait()
+		is.Equal(p.asked(), 3) // no oftener than that
+		status, _ = proven(t, auth, asking(ctx), rotated)
+		is.Equal(status, 200)
 	})
 }
 
