@@ -17,10 +17,11 @@ import (
 const (
 	proofPatience = 2 * time.Second // so long one of a suspect network waits, then it is to come back
 	proofPlaces   = 4096            // that are being proven or wait, half of them for one network; as many wait for keys
-	mostSuspects  = 1 << 14         // networks; those that come later count as one
+	mostSuspects  = 1 << 14         // lanes; those that come later count as two, one for each kind
 	mostGood      = 1 << 15         // tokens that were good, twice as many at most
 	mostAway      = 1 << 14         // tokens that are to come back, likewise
 	forgiveEvery  = 10 * time.Second
+	forgiveFull   = time.Second // where there is no room for another suspect
 )
 
 // proofs bounds the cost of refusing bad tokens: to check a signature of P-521 takes
@@ -225,17 +226,21 @@ func (s *suspect) fill(perSecond float64, now time.Time) float64 {
 	return s.left
 }
 
-// keyLocked is the lane, or the one that stands for all lanes there is no room for.
+// keyLocked is the lane, or the one that stands for all of its kind there is no room for.
 func (p *proofs) keyLocked(in lane) lane {
 	if p.suspects[in] == nil && len(p.suspects) >= mostSuspects {
-		return lane{}
+		return lane{back: in.back}
 	}
 	return in
 }
 
 // forgiveLocked forgets suspects that owe nothing any more, now and then.
 func (p *proofs) forgiveLocked(now time.Time) {
-	if now.Sub(p.forgiven) < forgiveEvery {
+	every := forgiveEvery
+	if len(p.suspects) >= mostSuspects {
+		every = forgiveFull
+	}
+	if now.Sub(p.forgiven) < every {
 		return
 	}
 	p.forgiven = now

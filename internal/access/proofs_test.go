@@ -177,15 +177,50 @@ func TestWhatCountsAsABadToken(t *testing.T) {
 	}
 }
 
+// network is one of many addresses.
+func network(i int) string {
+	return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String()
+}
+
+// A token that comes back does not wait for a flood, though its network finds no room among
+// the suspects either.
+func TestWhoComesBackHasALaneWithoutRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		p := newProofs(2, slog.New(slog.DiscardHandler))
+		flood := func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			for i := range mostSuspects + 1 {
+				p.changeLocked(lane{from: network(i)}, -10)
+			}
+		}
+		come := func(token string) (after time.Duration) {
+			proof, ok := p.begin(network(mostSuspects+1), token)
+			is.True(ok)
+			after = proof.enter(t.Context())
+			proof.leave()
+			proof.end(after == 0)
+			return after
+		}
+		flood()
+		after := come("honest")
+		is.True(after > proofPatience)
+		time.Sleep(after)
+		flood()
+		is.True(come("another") > proofPatience)
+		begun := time.Now()
+		is.Equal(come("honest"), time.Duration(0))
+		is.Equal(time.Since(begun), time.Duration(0))
+	})
+}
+
 // However many networks send bad tokens, so much is remembered; those that find no room
-// are one.
+// are one, until there is.
 func TestSuspectsAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		p := newProofs(2, slog.New(slog.DiscardHandler))
-		network := func(i int) string {
-			return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String()
-		}
 		fail := func(i int) (sentAway bool) {
 			proof, ok := p.begin(network(i), fmt.Sprint(i, time.Now()))
 			if !ok {
@@ -206,6 +241,10 @@ func TestSuspectsAreFew(t *testing.T) {
 		is.True(!fail(mostSuspects + 3)) // the third of those without room
 		is.Equal(time.Since(begun), 500*time.Millisecond)
 		is.Equal(len(p.suspects), mostSuspects+1)
+
+		time.Sleep(time.Second) // none owes anything any more
+		is.True(!fail(mostSuspects + 4))
+		is.Equal(len(p.suspects), 1) // it has found room
 
 		for i := range 3 * mostGood {
 			proof, _ := p.begin(network(0), fmt.Sprint("good ", i))
