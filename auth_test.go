@@ -275,13 +275,17 @@ func TestRefusalNamesTheClaim(t *testing.T) {
 		want  string
 	}{
 		{"org", nil, `"org"`}, {"org", "a b", `"org"`}, {"sub", nil, `"sub"`}, {"sub", "X:1", `"sub"`}, {"exp", nil, `"exp"`}, {"exp", "soon", `"exp"`},
-		{"nbf", "soon", `"nbf"`}, {"scope", 7, `"scope"`}, {"iss", nil, `"iss"`}, {"iss", "else", `"iss"`}, {"aud", nil, `"aud"`}, {"aud", "else", `"aud"`},
+		{"nbf", "soon", `"nbf"`}, {"scope", 7, `"scope"`}, {"iss", nil, `"iss"`}, {"iss", "else", `"iss"`}, {"iss", 7, `"iss"`}, {"aud", nil, `"aud"`}, {"aud", "else", `"aud"`}, {"aud", 7, `"aud"`},
 	} {
 		t.Run(fmt.Sprint(tc.claim, " ", tc.value), func(t *testing.T) {
 			is := is.New(t)
 			claims := claimsOf("org", "acme", tc.claim, tc.value)
-			for secret, named := range map[string]bool{testSecret: true, testSecret + "x": false} {
-				token := signed(t, jwt.SigningMethodHS256, []byte(secret), claims)
+			later := claimsOf("org", "acme", "nbf", time.Now().Add(30*time.Minute).Unix(), tc.claim, tc.value) // time mends none of these
+			for token, named := range map[string]bool{
+				signed(t, jwt.SigningMethodHS256, []byte(testSecret), claims):     true,
+				signed(t, jwt.SigningMethodHS256, []byte(testSecret), later):      true,
+				signed(t, jwt.SigningMethodHS256, []byte(testSecret+"x"), claims): false,
+			} {
 				w := ask(h.Handler, "GET", "/v1/presence", "", "Authorization", "Bearer "+token)
 				is.Equal(w.Code, http.StatusUnauthorized)
 				var problem struct{ Code, Detail string }

@@ -66,7 +66,7 @@ func (a *Auth) believe(ctx context.Context, proof *proof, text string) (*Caller,
 	switch {
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return nil, 0, ErrExpired
-	case errors.Is(err, jwt.ErrTokenNotValidYet):
+	case errors.Is(err, jwt.ErrTokenNotValidYet) && !wrongForever(err):
 		caller, _, err := a.read(claims)
 		if err != nil {
 			return nil, 0, err
@@ -133,6 +133,13 @@ func (a *Auth) check(ctx context.Context, proof *proof, text string) (claims jwt
 	})
 	open = open && (errors.Is(err, jwt.ErrTokenUnverifiable) || errors.Is(err, jwt.ErrTokenSignatureInvalid))
 	return claims, open, err
+}
+
+// wrongForever says that a claim is at fault which no time mends: the library tells of all
+// claims together.
+func wrongForever(err error) bool {
+	return errors.Is(err, jwt.ErrTokenInvalidIssuer) || errors.Is(err, jwt.ErrTokenInvalidAudience) ||
+		errors.Is(err, jwt.ErrTokenRequiredClaimMissing) || errors.Is(err, jwt.ErrInvalidType)
 }
 
 // claimFault says which of the claims that the library looks at is at fault.
