@@ -139,6 +139,54 @@ func TestContractCodes(t *testing.T) {
 	}
 }
 
+// What a publish may be answered is counted by its code, so each code that the document has for
+// one is of the set.
+func TestContractPublishCodes(t *testing.T) {
+	elsewhere := []string{"NotAMember", "ForbiddenHost", "BrokerUnavailable", "HubUnavailable"} // of commands, of no route, of questions
+	counted, documented := problemCodes(), map[string]bool{}
+	for _, item := range readDocument(t).Paths.Map() {
+		for _, o := range item.Operations() {
+			if !slices.Equal(o.Tags, []string{"publish"}) {
+				continue
+			}
+			for _, answer := range o.Responses.Map() {
+				problem := answer.Value.Content["application/problem+json"]
+				if problem == nil {
+					continue
+				}
+				for _, part := range problem.Schema.Value.AllOf {
+					if part.Ref == "" { // else it is what all problems have in common
+						codesOf(part.Value.Properties["code"], documented)
+					}
+				}
+			}
+		}
+	}
+	for code := range documented {
+		if !slices.Contains(counted, code) && !slices.Contains(elsewhere, code) {
+			t.Errorf("%s is answered to a publish, and not counted", code)
+		}
+	}
+	if len(documented) < 40 {
+		t.Errorf("%d codes were found", len(documented))
+	}
+}
+
+// codesOf adds the codes that a schema lists.
+func codesOf(schema *openapi3.SchemaRef, codes map[string]bool) {
+	if schema == nil {
+		return
+	}
+	for _, code := range append(schema.Value.Enum, schema.Value.Const) {
+		if code, ok := code.(string); ok {
+			codes[code] = true
+		}
+	}
+	for _, part := range schema.Value.AnyOf {
+		codesOf(part, codes)
+	}
+}
+
 // sources are the Go files that the program is made of, by name.
 func sources(t *testing.T) (names []string) {
 	t.Helper()

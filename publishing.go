@@ -309,7 +309,7 @@ func problemCodes() []string {
 	codes := []string{
 		"ValidationFailed", "UnsupportedMediaType", "BodyUnreadable", "BodyTooLarge", "BodyTimeout", "BodiesBusy", "AnswersBusy", "EventTooLarge", "RateLimited",
 		"MembershipUnavailable", "ShareUsedUp", "Unconfirmed", "NotStored", "Draining", "Overloaded", "Internal",
-		"CredentialRequired", "InvalidCredential", "CredentialExpired", "TenantForbidden", "CrossSite", "ScopeRequired", "CredentialNotYetValid", "KeysUnavailable",
+		"CredentialRequired", "InvalidCredential", "CredentialExpired", "TenantForbidden", "CrossSite", "ScopeRequired", "CertificateRequired", "CredentialNotYetValid", "KeysUnavailable",
 	}
 	for _, code := range []problem.Code{
 		problem.CodeTenantIDRequired, problem.CodeEventTypeRequired, problem.CodePayloadRequired, problem.CodeTargetRequired, problem.CodeInvalidTarget, problem.CodeProfileRequired,
