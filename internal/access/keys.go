@@ -158,7 +158,7 @@ func (t *tokenKeys) of(token *jwt.Token) (keys any, open bool, err error) {
 	if len(set.Keys) == 0 {
 		return nil, open, errNoKey
 	}
-	if token.Header["kid"] == nil && fitting > 1 {
+	if kid, _ := token.Header["kid"].(string); kid == "" && fitting > 1 {
 		return nil, false, errNoKid
 	}
 	return set, open, nil

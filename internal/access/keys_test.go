@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -28,7 +29,7 @@ import (
 )
 
 // An identity provider's answer has a bound, and where a redirect leads is not asked:
-// the last good keys serve on, and the log says why.
+// the last good keys serve on, and the log says why. A key that is not valid spoils no other.
 func TestKeysAreReadWithinBounds(t *testing.T) {
 	key, _ := rsa.GenerateKey(rand.Reader, 2048)
 	set, _ := json.Marshal(map[string]any{"keys": []any{accesstest.JWK(&key.PublicKey, "one")}})
@@ -59,8 +60,12 @@ func TestKeysAreReadWithinBounds(t *testing.T) {
 		"a permanent": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, other.URL, http.StatusPermanentRedirect)
 		}, false, "308"},
-		"no JSON":             {func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("<html>")) }, false, "not a JSON key set"},
-		"something behind it": {func(w http.ResponseWriter, r *http.Request) { w.Write(append(set, "{}"...)) }, false, "not a JSON key set"},
+		"keys that are not valid, too": {func(w http.ResponseWriter, r *http.Request) {
+			w.Write(bytes.Replace(set, []byte("["), []byte(`[7,{"kty":"RSA","kid":7},{"kty":"EC","crv":"P-256","x":"AA","y":"AA"},`), 1))
+		}, true, "left out\" keys=3"},
+		"no key that is valid": {func(w http.ResponseWriter, r *http.Request) { w.Write([]byte(`{"keys":[{"kty":"RSA","kid":7}]}`)) }, false, "no key is valid"},
+		"no JSON":              {func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("<html>")) }, false, "not a JSON key set"},
+		"something behind it":  {func(w http.ResponseWriter, r *http.Request) { w.Write(append(set, "{}"...)) }, false, "not a JSON key set"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
@@ -100,6 +105,29 @@ func TestJWKSKeepsTheLastGoodSet(t *testing.T) {
 	is.True(keys.Asked() <= asked+1) // strangers cannot have it fetched again and again
 	is.NoErr(admit(one, "one"))      // what was good stays
 	is.NoErr(admit(two, "two"))
+}
+
+// Several keys may have one kid, where they are for different algorithms (RFC 7517, section 4.5).
+// To name the empty one is to name none.
+func TestKeysOfOneKid(t *testing.T) {
+	is := is.New(t)
+	one, _ := rsa.GenerateKey(rand.Reader, 2048)
+	two, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	point, err := two.PublicKey.Bytes() // 4, x and y
+	is.NoErr(err)
+	raw := base64.RawURLEncoding.EncodeToString
+	keys := accesstest.NewKeyServer(t,
+		accesstest.JWK(&one.PublicKey, "both"), map[string]string{"kty": "EC", "kid": "both", "crv": "P-256", "x": raw(point[1:33]), "y": raw(point[33:])},
+		accesstest.JWK(&one.PublicKey, ""), accesstest.JWK(&one.PublicKey, ""),
+	)
+	auth := newAuth(t, Config{JWKSURL: keys.URL})
+	refused := func(method jwt.SigningMethod, key any, kid string) error {
+		_, _, err := auth.token(asking(t.Context()), hubtest.Signed(t, method, key, hubtest.Claims(), "kid", kid))
+		return err
+	}
+	is.NoErr(refused(jwt.SigningMethodRS256, one, "both"))
+	is.NoErr(refused(jwt.SigningMethodES256, two, "both"))
+	is.Equal(refused(jwt.SigningMethodRS256, one, ""), errNoKeyID)
 }
 
 // A public key in a file may be changed without a restart.

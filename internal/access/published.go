@@ -59,12 +59,12 @@ func fetchKeys(ctx context.Context, from string, logger *slog.Logger) (*publishe
 		return nil, err
 	}
 	client := &http.Client{Timeout: keysTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	return keepKeys(ctx, logger, func(ctx context.Context) ([]jwkset.JWK, error) { return readKeys(ctx, client, from) }), nil
+	return keepKeys(ctx, logger, func(ctx context.Context) ([]jwkset.JWK, error) { return readKeys(ctx, client, from, logger) }), nil
 }
 
 // readKeys asks for the keys once. It follows no redirect, as nobody has said to trust where
-// that leads. Keys of an unknown kind are left out.
-func readKeys(ctx context.Context, client *http.Client, from string) (keys []jwkset.JWK, err error) {
+// that leads.
+func readKeys(ctx context.Context, client *http.Client, from string, logger *slog.Logger) ([]jwkset.JWK, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
 		return nil, err
@@ -84,19 +84,36 @@ func readKeys(ctx context.Context, client *http.Client, from string) (keys []jwk
 	if len(body) > mostKeyBytes {
 		return nil, fmt.Errorf("the answer has more than %d bytes", mostKeyBytes)
 	}
-	var set jwkset.JWKSMarshal
-	if err := json.Unmarshal(body, &set); err != nil {
+	return parseKeys(body, logger)
+}
+
+// parseKeys reads a key set. A key that is of an unknown kind or not valid is left out (RFC
+// 7517, section 5), and the log tells of one that is not valid.
+func parseKeys(body []byte, logger *slog.Logger) ([]jwkset.JWK, error) {
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if json.Unmarshal(body, &set) != nil {
 		return nil, errors.New("the answer is not a JSON key set")
 	}
+	var keys []jwkset.JWK
+	var invalid []error
 	for _, one := range set.Keys {
-		key, err := jwkset.NewJWKFromMarshal(one, jwkset.JWKMarshalOptions{Private: true}, jwkset.JWKValidateOptions{})
+		key, err := jwkset.NewJWKFromRawJSON(one, jwkset.JWKMarshalOptions{Private: true}, jwkset.JWKValidateOptions{})
 		switch {
 		case errors.Is(err, jwkset.ErrUnsupportedKey):
 		case err != nil:
-			return nil, fmt.Errorf("a key is not valid: %w", err)
+			invalid = append(invalid, err)
 		default:
 			keys = append(keys, key)
 		}
+	}
+	switch {
+	case len(invalid) == 0:
+	case len(keys) == 0:
+		return nil, fmt.Errorf("no key is valid: %w", invalid[0])
+	default:
+		logger.Warn("jwks: keys that are not valid were left out", "keys", len(invalid), "err", invalid[0])
 	}
 	return keys, nil
 }
@@ -180,10 +197,10 @@ func (p *publishedKeys) of(t *jwt.Token) (keys []jwkset.JWK, open bool) {
 	case string:
 		for _, key := range p.keys {
 			if key.Marshal().KID == kid {
-				return []jwkset.JWK{key}, false
+				keys = append(keys, key)
 			}
 		}
-		return nil, len(kid) <= 256
+		return keys, len(keys) == 0 && len(kid) <= 256
 	}
 	return nil, false
 }
