@@ -325,7 +325,7 @@ func TestWhatABodyBringsIsCounted(t *testing.T) {
 // One who asks for more than its rate of one tenant waits, and nobody else does.
 func TestAdministrationHasARate(t *testing.T) {
 	is := is.New(t)
-	auth := newAuth(t, access.Config{APIKeys: []string{"acme=a-key-of-acme's-own", "globex=a-key-of-globex's-own", "*=a-key-of-all-tenants"}})
+	auth := newAuth(t, access.Config{APIKeys: []string{"acme=a-key-of-acme's-own", "acme=another-key-of-acme's", "globex=a-key-of-globex's-own", "*=a-key-of-all-tenants"}})
 	h := newNode(t, auth, access.RatesConfig{AdminRate: onceADay}, nil)
 	codes := func(key, target string) (codes []int) {
 		for range 3 {
@@ -339,10 +339,11 @@ func TestAdministrationHasARate(t *testing.T) {
 	}
 	once := []int{200, 429, 429}
 	is.Equal(codes("a-key-of-acme's-own", "/v1/tenants/acme/events"), once)
+	is.Equal(codes("another-key-of-acme's", "/v1/tenants/acme/events"), []int{429, 429, 429}) // a tenant's keys count together
 	is.Equal(codes("a-key-of-globex's-own", "/v1/tenants/globex/connections"), once)
 	is.Equal(codes("a-key-of-all-tenants", "/v1/tenants/acme/presence"), once)
 	is.Equal(codes("a-key-of-all-tenants", "/v1/tenants/initech/groups/g/members"), once)
-	is.Equal(h.API.limits.Met()["admin"], int64(8))
+	is.Equal(h.API.limits.Met()["admin"], int64(11))
 	for range 3 { // publishing has a rate of its own
 		is.Equal(ask(h.Handler, "POST", "/v1/tenants/acme/events", `{"type":"a.b","payload":1}`, "X-API-Key", "a-key-of-acme's-own").Code, 202)
 	}

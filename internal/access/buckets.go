@@ -9,7 +9,9 @@ import (
 	"realtimehub/internal/sized"
 )
 
-// buckets are token buckets, one for each key that was active in the last few seconds.
+// buckets are token buckets by key. One that is full again is as good as none. It is kept and
+// counted until a new key comes and there are twice as many as the last time full ones went,
+// 1,024 at least.
 type buckets[K comparable] struct {
 	// Static.
 	perSecond float64              // 0: no limit

@@ -21,7 +21,7 @@ type RatesConfig struct {
 	PublishRate float64          // events a second a tenant
 	ClientRate  float64          // client calls a second a profile
 	Quotas      *allowance.Pools // where it is counted what keeping account takes; nil: nowhere
-	AdminRate   float64          // administrative calls a second, of one credential about one tenant
+	AdminRate   float64          // administrative calls a second, of one holder (Caller.Holder) about one tenant
 }
 
 // RateError says which rate limit was met, and when to come back.
@@ -145,7 +145,7 @@ func (r *Rates) Client(who event.TenantProfile) error {
 	return nil
 }
 
-// adminCaller is a credential's holder and the tenant that it asks about.
+// adminCaller is who is charged for an administrative call, and the tenant that it is about.
 type adminCaller struct {
 	tenant string
 	holder event.TenantProfile
