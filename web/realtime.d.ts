@@ -63,7 +63,7 @@ export interface Status {
   leader: boolean;
   /** All tabs of this browser with the same identity use one stream. */
   shared: boolean;
-  /** Of the stream while `live`; siblings have the same. */
+  /** Of the stream while `live`; siblings have the same. By long polling it may change meanwhile, as when another hub takes the next poll. */
   connectionId: string | null;
   tenantId: string | null;
   profile: Profile | null;

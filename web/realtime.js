@@ -331,9 +331,10 @@ function claimsOf(token) {
 
 // ---- transports ----
 //
-// Each is one stream, from its beginning to its end, as {events, size, retry}: events are {type, data, cursor} with data
-// as text, of which one that only moves the cursor has the type ''; size is characters; retry is ms, where the hub says
-// so. The same stream is asked for by
+// Each is one stream, from its beginning to its end, as {events, size, retry, connectionId}: events are {type, data,
+// cursor} with data as text, of which one that only moves the cursor has the type ''; size is characters; retry is ms,
+// where the hub says so; connectionId is there where the hub may have given the stream another. The same stream is asked
+// for by
 //
 //   ask      gives the query as it is to be now
 //   place    the cursor behind which it begins; '' for now
@@ -472,7 +473,7 @@ async function* overPoll(door, { ask, place, resume, signal, isOwing }) {
     if (await isOwing()) yield { events: event('hub.closing', { reason: 'unacked', retryMs: 0 }), size: 0 };
     if (answer.hub.ready) from = [['previous', answer.hub.ready.connectionId]];
     answer = await poll(cursor, POLL_MS);
-    yield { events: eventsOf(answer), size: answer.size };
+    yield { events: eventsOf(answer), size: answer.size, connectionId: answer.hub.ready?.connectionId };
   }
 }
 
@@ -813,10 +814,11 @@ class Stream {
     const resume = this.place && this.#previous ? [['previous', this.#previous]] : [];
     this.#over = { ask: () => this.#ask(), place: this.place, resume, signal, isOwing: () => this.#isOwing(signal) };
     try {
-      for await (const { events, size, retry = this.#retry } of TRANSPORTS[choice.transport](this.#door, this.#over)) {
+      for await (const { events, size, retry = this.#retry, connectionId } of TRANSPORTS[choice.transport](this.#door, this.#over)) {
         if (isOver()) return;
         this.#heardAt = Date.now();
         this.#retry = retry;
+        if (connectionId) this.#moved(connectionId);
         if (size) clearTimeout(probe); // somebody is at work
         if (!events.length) continue;
         reason = 'lost';
@@ -935,6 +937,14 @@ class Stream {
     this.#previous = connectionId;
     this.#plan();
     return true;
+  }
+
+  /** Polls go on by another connection, where another hub took the last one, or the hub had taken this client for gone. */
+  #moved(connectionId) {
+    if (connectionId === this.#status.connectionId) return;
+    this.#status = { ...this.#status, connectionId };
+    this.#previous = connectionId;
+    this.#settle();
   }
 
   // What the tabs want may have changed while the stream was opened, and changes while it is open.
@@ -1606,12 +1616,10 @@ class Client {
   #show(status, isServed) {
     if (this.#closed) return;
     this.#closed = status.state === 'closed';
-    const isLive = status.state === 'live';
+    const isLive = status.state === 'live', isMoved = isLive && this.status.state === 'live' && status.transport === 'poll';
     if (isLive && status.connectionId !== this.#connected) {
       this.#connected = status.connectionId;
-      this.#reconnects++;
-      this.#touchedAt = performance.now(); // who connects is active
-      for (const watcher of this.#watchers) watcher.isDue = true;
+      if (!isMoved) this.#begun();
     }
     const wasAway = this.status.state === 'displaced', isAway = status.state === 'displaced';
     if (wasAway && !isAway) this.#backAt = performance.now();
@@ -1630,6 +1638,12 @@ class Client {
     this.#line.close();
     for (const watcher of this.#watchers) watcher.stop();
     this.#watchers.clear();
+  }
+
+  #begun() {
+    this.#reconnects++;
+    this.#touchedAt = performance.now(); // who connects is active
+    for (const watcher of this.#watchers) watcher.isDue = true;
   }
 
   close() { this.#show({ ...IDLE, state: 'closed', reason: 'closed' }); }
