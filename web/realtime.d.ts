@@ -91,7 +91,7 @@ export interface Status {
 interface CommonOptions {
   /** Where the hub is. In a page its own origin is the default. */
   url?: string | URL;
-  /** Types wanted, such as `["message.*", "post.created"]`. Without it: all. */
+  /** Types wanted, such as `["message.*", "post.created"]`; `[]`: none but the hub's own. Without it: all. */
   types?: string[];
   /**
    * Whose presence is told: `"none"`, or up to 200 profiles. Without it: as the hub is configured.

@@ -674,9 +674,10 @@ class Stream {
   }
 
   #add({ type, cursor, until }) {
-    const missing = new Set();
-    if (type && !type.startsWith('hub.')) for (const [id, wish] of this.#wishes) if (wants(wish, type) && !wish.skipped?.has(cursor)) missing.add(id);
-    const item = { missing, isHandled: false, hasDeadline: until !== undefined, until: until ?? Date.now() + HELD_MS };
+    const wishes = [...this.#wishes].filter(([, wish]) => type && !type.startsWith('hub.') && wants(wish, type));
+    const missing = new Set(wishes.filter(([, { skipped }]) => !skipped?.has(cursor)).map(([id]) => id));
+    const isHandled = !wishes.length; // it came as the hub did not know all of the filter, and has no listener
+    const item = { missing, isHandled, hasDeadline: until !== undefined, until: until ?? Date.now() + HELD_MS };
     item.isOver = () => (item.isHandled || !item.hasDeadline) && [...missing].every((id) => this.#still.has(id));
     this.#line.add(cursor, item);
   }
@@ -870,18 +871,20 @@ class Stream {
     return false;
   }
 
-  /** The query of a stream, or of a poll: a long list is said afterwards, by PATCH. */
+  /** The query of a stream, or of a poll: a long list is said afterwards, by PATCH, and until then one that takes in more. */
   #ask() {
     const { types, presence } = this.#wish;
     const isShort = (list) => list.map(encodeURIComponent).join().length <= MOST_IN_ADDRESS;
+    const families = types && union([types.map((type) => type.replace(/\..*/, '.*'))]);
     const said = {
-      types: types && isShort(types) ? types : null,
+      types: types && ([types, families].find(isShort) ?? null),
       presence: presence === '*' || isShort(presence) ? presence : [],
     };
+    const wanted = said.types?.join() || 'hub.*'; // an empty list is read as all, and the hub's own come anyway
     const watched = said.presence === '*' ? [] : said.presence.length ? said.presence : ['none'];
     this.#applied = JSON.stringify(said);
     if (this.#status.connectionId && this.#applied !== JSON.stringify(this.#wish)) setTimeout(() => this.#settle(), SETTLE_MS);
-    return [['ack', 'true'], ...this.#meta, ...(said.types ? [['types', said.types.join()]] : []), ...watched.map((profile) => ['presence', profile])];
+    return [['ack', 'true'], ...this.#meta, ...(said.types ? [['types', wanted]] : []), ...watched.map((profile) => ['presence', profile])];
   }
 
   #wait(reason, problem, isHampered) {
