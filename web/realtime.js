@@ -332,9 +332,9 @@ function claimsOf(token) {
 // ---- transports ----
 //
 // Each is one stream, from its beginning to its end, as {events, size, retry, connectionId}: events are {type, data,
-// cursor} with data as text, of which one that only moves the cursor has the type ''; size is characters; retry is ms,
-// where the hub says so; connectionId is there where the hub may have given the stream another. The same stream is asked
-// for by
+// cursor} with data as text, of which one that only moves the cursor has the type ''; size is the characters that came
+// just now, which may be less than an event or more; retry is ms, where the hub says so; connectionId is there where the
+// hub may have given the stream another. The same stream is asked for by
 //
 //   ask      gives the query as it is to be now
 //   place    the cursor behind which it begins; '' for now
@@ -608,7 +608,7 @@ class Stream {
   #status;
   #line; #still = new Set(); #ackMs = 0; #ackedAt = -Infinity; #isOwed = false; #isActive = false; #acking = false;
 
-  /** sink has events(list, size) and status(status), which is live once the stream has what was wanted last. */
+  /** sink has events(list) and status(status), which is live once the stream has what was wanted last. */
   constructor(door, { meta = {}, wishes, cursor, who = '', status = IDLE }, sink) {
     this.#door = door;
     this.#meta = Object.entries(meta).map(([key, value]) => [`meta.${key}`, value]);
@@ -824,7 +824,7 @@ class Stream {
         if (!events.length) continue;
         reason = 'lost';
         begunAt ??= this.#heardAt;
-        this.#take(events, size);
+        this.#take(events);
         if (this.#closing) break; // it was the last, also where what is in between does not end
       }
     } catch (error) {
@@ -899,7 +899,7 @@ class Stream {
     this.#say({ state: 'waiting', reason: said ?? reason, retryMs, problem });
   }
 
-  #take(events, size) {
+  #take(events) {
     for (const event of events) {
       const { type, data, cursor } = event;
       if (!type.startsWith('hub.')) {
@@ -917,7 +917,7 @@ class Stream {
       // It answers each renewal with a token that ends soon, too.
       if (type === 'hub.expiring' && Date.now() - this.#renewedAt > RENEWAL_MS) this.#renew();
     }
-    this.#sink.events(events, size);
+    this.#sink.events(events);
     this.#advance();
     if (this.#status.state !== 'live') this.#settle();
   }
@@ -1006,6 +1006,7 @@ async function canShare() {
 
 const isAfter = ([term, n], [otherTerm, otherN]) => term > otherTerm || (term === otherTerm && n > otherN);
 const NOWHERE = [0, 0]; // of a tab that has been told nothing
+const sizeOf = (events) => events.reduce((sum, { type, data, cursor }) => sum + type.length + data.length + cursor.length, 0);
 
 /**
  * The tab that holds the lock leads: it has the stream, and hands each batch of events
@@ -1212,8 +1213,8 @@ class Shared {
     this.#stream = new Stream(this.#door, {
       meta: this.#meta, wishes: new Map(this.#wishes), cursor: this.#place || this.#cursor, who: this.#who, status: state === 'displaced' ? this.#status : IDLE,
     }, {
-      events: (events, size) => {
-        const batch = { kind: 'batch', at: [this.#at[0], this.#at[1] + 1], after: this.#at[1] ? this.#at : this.#after, events, size, place: this.#stream.place };
+      events: (events) => {
+        const batch = { kind: 'batch', at: [this.#at[0], this.#at[1] + 1], after: this.#at[1] ? this.#at : this.#after, events, size: sizeOf(events), place: this.#stream.place };
         this.#post(batch);
         this.#take(batch);
       },
