@@ -89,7 +89,7 @@ export interface Status {
 }
 
 interface CommonOptions {
-  /** Where the hub is. In a page its own origin is the default. */
+  /** Where the hub is, with a path if it has one, but no query, fragment or credentials. In a page its own origin is the default. */
   url?: string | URL;
   /** Types wanted, such as `["message.*", "post.created"]`; `[]`: none but the hub's own. Without it: all. */
   types?: string[];

@@ -173,9 +173,11 @@ class Door {
 
   constructor(options) {
     this.#options = options;
-    this.#base = String(options.url ?? globalThis.location?.origin ?? '').replace(/\/+$/, '');
-    if (!this.#base) throw new TypeError('realtime: url is needed outside of a page');
-    if (!/^https?:/.test(parsedURL(this.#base))) throw new TypeError('realtime: url must be of http or https');
+    const text = String(options.url ?? globalThis.location?.origin ?? ''), address = parsedURL(text);
+    if (!text) throw new TypeError('realtime: url is needed outside of a page');
+    if (!/^https?:/.test(address)) throw new TypeError('realtime: url must be of http or https');
+    if (/[?#]|^[^/]+\/\/[^/]*@/.test(address)) throw new TypeError('realtime: url must have no query, no fragment and no credentials');
+    this.#base = address.replace(/\/+$/, ''); // each call's path goes behind it
     if (options.token !== undefined) checkFunction(options.token, 'token');
     if (!['undefined', 'boolean', 'string'].includes(typeof options.share)) throw new TypeError('realtime: share must be true, false or a text');
     if (!options.token && !options.tenant !== !options.profile) throw new TypeError('realtime: tenant and profile go together');
@@ -290,7 +292,7 @@ class Door {
     const { tenant, profile } = this.#options, search = new URLSearchParams(query), protocols = ['realtime.v1'];
     if (this.hasToken) protocols.push(`bearer.${await this.token()}`);
     else if (tenant) for (const [name, value] of [['tenant', tenant], ['profile', textOf(profile)]]) search.set(name, value);
-    return new WebSocket(parsedURL(`${this.#base}${path}?${search}`).replace(/^http/, 'ws'), protocols);
+    return new WebSocket(`${this.#base}${path}?${search}`.replace(/^http/, 'ws'), protocols);
   }
 
   /** Has another token asked for. */
