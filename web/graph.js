@@ -1,6 +1,7 @@
 // What the hub says of itself on /metrics, drawn over the last minute.
 
 import { $, el, whileVisible } from './dom.js';
+import { ELSEWHERE } from './service.js';
 
 const EVERY_MS = 1000;
 const POINTS = 60;
@@ -66,7 +67,7 @@ function makeGraph(id, label, meaning, format) {
 const ADVICE = {
   401: 'The service credential is not valid (401). Paste an API key bound to * at the top.',
   403: 'These numbers are of all tenants, so they take an API key bound to * (403): REALTIME_API_KEYS="*=KEY".',
-  404: 'This hub has no /metrics (404). It is of an older version.',
+  404: ELSEWHERE,
 };
 
 export function startGraphs(service) {

@@ -63,7 +63,7 @@ export interface Status {
   leader: boolean;
   /** All tabs of this browser with the same identity use one stream. */
   shared: boolean;
-  /** Of the stream while `live`; siblings have the same. */
+  /** Of the stream while `live`; siblings have the same. By long polling it may change meanwhile, as when another hub takes the next poll. */
   connectionId: string | null;
   tenantId: string | null;
   profile: Profile | null;
@@ -89,9 +89,9 @@ export interface Status {
 }
 
 interface CommonOptions {
-  /** Where the hub is. In a page its own origin is the default. */
+  /** Where the hub is, with a path if it has one, but no query, fragment or credentials. In a page its own origin is the default. */
   url?: string | URL;
-  /** Types wanted, such as `["message.*", "post.created"]`. Without it: all. */
+  /** Types wanted, such as `["message.*", "post.created"]`; `[]`: none but the hub's own. Without it: all. */
   types?: string[];
   /**
    * Whose presence is told: `"none"`, or up to 200 profiles. Without it: as the hub is configured.

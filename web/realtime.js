@@ -173,9 +173,11 @@ class Door {
 
   constructor(options) {
     this.#options = options;
-    this.#base = String(options.url ?? globalThis.location?.origin ?? '').replace(/\/+$/, '');
-    if (!this.#base) throw new TypeError('realtime: url is needed outside of a page');
-    if (!/^https?:/.test(parsedURL(this.#base))) throw new TypeError('realtime: url must be of http or https');
+    const text = String(options.url ?? globalThis.location?.origin ?? ''), address = parsedURL(text);
+    if (!text) throw new TypeError('realtime: url is needed outside of a page');
+    if (!/^https?:/.test(address)) throw new TypeError('realtime: url must be of http or https');
+    if (/[?#]|^[^/]+\/\/[^/]*@/.test(address)) throw new TypeError('realtime: url must have no query, no fragment and no credentials');
+    this.#base = address.replace(/\/+$/, ''); // each call's path goes behind it
     if (options.token !== undefined) checkFunction(options.token, 'token');
     if (!['undefined', 'boolean', 'string'].includes(typeof options.share)) throw new TypeError('realtime: share must be true, false or a text');
     if (!options.token && !options.tenant !== !options.profile) throw new TypeError('realtime: tenant and profile go together');
@@ -290,7 +292,7 @@ class Door {
     const { tenant, profile } = this.#options, search = new URLSearchParams(query), protocols = ['realtime.v1'];
     if (this.hasToken) protocols.push(`bearer.${await this.token()}`);
     else if (tenant) for (const [name, value] of [['tenant', tenant], ['profile', textOf(profile)]]) search.set(name, value);
-    return new WebSocket(parsedURL(`${this.#base}${path}?${search}`).replace(/^http/, 'ws'), protocols);
+    return new WebSocket(`${this.#base}${path}?${search}`.replace(/^http/, 'ws'), protocols);
   }
 
   /** Has another token asked for. */
@@ -331,9 +333,10 @@ function claimsOf(token) {
 
 // ---- transports ----
 //
-// Each is one stream, from its beginning to its end, as {events, size, retry}: events are {type, data, cursor} with data
-// as text, of which one that only moves the cursor has the type ''; size is characters; retry is ms, where the hub says
-// so. The same stream is asked for by
+// Each is one stream, from its beginning to its end, as {events, size, retry, connectionId}: events are {type, data,
+// cursor} with data as text, of which one that only moves the cursor has the type ''; size is the characters that came
+// just now, which may be less than an event or more; retry is ms, where the hub says so; connectionId is there where the
+// hub may have given the stream another. The same stream is asked for by
 //
 //   ask      gives the query as it is to be now
 //   place    the cursor behind which it begins; '' for now
@@ -472,7 +475,7 @@ async function* overPoll(door, { ask, place, resume, signal, isOwing }) {
     if (await isOwing()) yield { events: event('hub.closing', { reason: 'unacked', retryMs: 0 }), size: 0 };
     if (answer.hub.ready) from = [['previous', answer.hub.ready.connectionId]];
     answer = await poll(cursor, POLL_MS);
-    yield { events: eventsOf(answer), size: answer.size };
+    yield { events: eventsOf(answer), size: answer.size, connectionId: answer.hub.ready?.connectionId };
   }
 }
 
@@ -607,7 +610,7 @@ class Stream {
   #status;
   #line; #still = new Set(); #ackMs = 0; #ackedAt = -Infinity; #isOwed = false; #isActive = false; #acking = false;
 
-  /** sink has events(list, size) and status(status), which is live once the stream has what was wanted last. */
+  /** sink has events(list) and status(status), which is live once the stream has what was wanted last. */
   constructor(door, { meta = {}, wishes, cursor, who = '', status = IDLE }, sink) {
     this.#door = door;
     this.#meta = Object.entries(meta).map(([key, value]) => [`meta.${key}`, value]);
@@ -673,9 +676,10 @@ class Stream {
   }
 
   #add({ type, cursor, until }) {
-    const missing = new Set();
-    if (type && !type.startsWith('hub.')) for (const [id, wish] of this.#wishes) if (wants(wish, type) && !wish.skipped?.has(cursor)) missing.add(id);
-    const item = { missing, isHandled: false, hasDeadline: until !== undefined, until: until ?? Date.now() + HELD_MS };
+    const wishes = [...this.#wishes].filter(([, wish]) => type && !type.startsWith('hub.') && wants(wish, type));
+    const missing = new Set(wishes.filter(([, { skipped }]) => !skipped?.has(cursor)).map(([id]) => id));
+    const isHandled = !wishes.length; // it came as the hub did not know all of the filter, and has no listener
+    const item = { missing, isHandled, hasDeadline: until !== undefined, until: until ?? Date.now() + HELD_MS };
     item.isOver = () => (item.isHandled || !item.hasDeadline) && [...missing].every((id) => this.#still.has(id));
     this.#line.add(cursor, item);
   }
@@ -813,15 +817,16 @@ class Stream {
     const resume = this.place && this.#previous ? [['previous', this.#previous]] : [];
     this.#over = { ask: () => this.#ask(), place: this.place, resume, signal, isOwing: () => this.#isOwing(signal) };
     try {
-      for await (const { events, size, retry = this.#retry } of TRANSPORTS[choice.transport](this.#door, this.#over)) {
+      for await (const { events, size, retry = this.#retry, connectionId } of TRANSPORTS[choice.transport](this.#door, this.#over)) {
         if (isOver()) return;
         this.#heardAt = Date.now();
         this.#retry = retry;
+        if (connectionId) this.#moved(connectionId);
         if (size) clearTimeout(probe); // somebody is at work
         if (!events.length) continue;
         reason = 'lost';
         begunAt ??= this.#heardAt;
-        this.#take(events, size);
+        this.#take(events);
         if (this.#closing) break; // it was the last, also where what is in between does not end
       }
     } catch (error) {
@@ -868,18 +873,20 @@ class Stream {
     return false;
   }
 
-  /** The query of a stream, or of a poll: a long list is said afterwards, by PATCH. */
+  /** The query of a stream, or of a poll: a long list is said afterwards, by PATCH, and until then one that takes in more. */
   #ask() {
     const { types, presence } = this.#wish;
     const isShort = (list) => list.map(encodeURIComponent).join().length <= MOST_IN_ADDRESS;
+    const families = types && union([types.map((type) => type.replace(/\..*/, '.*'))]);
     const said = {
-      types: types && isShort(types) ? types : null,
+      types: types && ([types, families].find(isShort) ?? null),
       presence: presence === '*' || isShort(presence) ? presence : [],
     };
+    const wanted = said.types?.join() || 'hub.*'; // an empty list is read as all, and the hub's own come anyway
     const watched = said.presence === '*' ? [] : said.presence.length ? said.presence : ['none'];
     this.#applied = JSON.stringify(said);
     if (this.#status.connectionId && this.#applied !== JSON.stringify(this.#wish)) setTimeout(() => this.#settle(), SETTLE_MS);
-    return [['ack', 'true'], ...this.#meta, ...(said.types ? [['types', said.types.join()]] : []), ...watched.map((profile) => ['presence', profile])];
+    return [['ack', 'true'], ...this.#meta, ...(said.types ? [['types', wanted]] : []), ...watched.map((profile) => ['presence', profile])];
   }
 
   #wait(reason, problem, isHampered) {
@@ -894,7 +901,7 @@ class Stream {
     this.#say({ state: 'waiting', reason: said ?? reason, retryMs, problem });
   }
 
-  #take(events, size) {
+  #take(events) {
     for (const event of events) {
       const { type, data, cursor } = event;
       if (!type.startsWith('hub.')) {
@@ -912,7 +919,7 @@ class Stream {
       // It answers each renewal with a token that ends soon, too.
       if (type === 'hub.expiring' && Date.now() - this.#renewedAt > RENEWAL_MS) this.#renew();
     }
-    this.#sink.events(events, size);
+    this.#sink.events(events);
     this.#advance();
     if (this.#status.state !== 'live') this.#settle();
   }
@@ -935,6 +942,14 @@ class Stream {
     this.#previous = connectionId;
     this.#plan();
     return true;
+  }
+
+  /** Polls go on by another connection, where another hub took the last one, or the hub had taken this client for gone. */
+  #moved(connectionId) {
+    if (connectionId === this.#status.connectionId) return;
+    this.#status = { ...this.#status, connectionId };
+    this.#previous = connectionId;
+    this.#settle();
   }
 
   // What the tabs want may have changed while the stream was opened, and changes while it is open.
@@ -993,6 +1008,7 @@ async function canShare() {
 
 const isAfter = ([term, n], [otherTerm, otherN]) => term > otherTerm || (term === otherTerm && n > otherN);
 const NOWHERE = [0, 0]; // of a tab that has been told nothing
+const sizeOf = (events) => events.reduce((sum, { type, data, cursor }) => sum + type.length + data.length + cursor.length, 0);
 
 /**
  * The tab that holds the lock leads: it has the stream, and hands each batch of events
@@ -1199,8 +1215,8 @@ class Shared {
     this.#stream = new Stream(this.#door, {
       meta: this.#meta, wishes: new Map(this.#wishes), cursor: this.#place || this.#cursor, who: this.#who, status: state === 'displaced' ? this.#status : IDLE,
     }, {
-      events: (events, size) => {
-        const batch = { kind: 'batch', at: [this.#at[0], this.#at[1] + 1], after: this.#at[1] ? this.#at : this.#after, events, size, place: this.#stream.place };
+      events: (events) => {
+        const batch = { kind: 'batch', at: [this.#at[0], this.#at[1] + 1], after: this.#at[1] ? this.#at : this.#after, events, size: sizeOf(events), place: this.#stream.place };
         this.#post(batch);
         this.#take(batch);
       },
@@ -1606,12 +1622,10 @@ class Client {
   #show(status, isServed) {
     if (this.#closed) return;
     this.#closed = status.state === 'closed';
-    const isLive = status.state === 'live';
+    const isLive = status.state === 'live', isMoved = isLive && this.status.state === 'live' && status.transport === 'poll';
     if (isLive && status.connectionId !== this.#connected) {
       this.#connected = status.connectionId;
-      this.#reconnects++;
-      this.#touchedAt = performance.now(); // who connects is active
-      for (const watcher of this.#watchers) watcher.isDue = true;
+      if (!isMoved) this.#begun();
     }
     const wasAway = this.status.state === 'displaced', isAway = status.state === 'displaced';
     if (wasAway && !isAway) this.#backAt = performance.now();
@@ -1630,6 +1644,12 @@ class Client {
     this.#line.close();
     for (const watcher of this.#watchers) watcher.stop();
     this.#watchers.clear();
+  }
+
+  #begun() {
+    this.#reconnects++;
+    this.#touchedAt = performance.now(); // who connects is active
+    for (const watcher of this.#watchers) watcher.isDue = true;
   }
 
   close() { this.#show({ ...IDLE, state: 'closed', reason: 'closed' }); }

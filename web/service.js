@@ -58,7 +58,10 @@ export class Service extends EventTarget {
 
 export const faultsOf = (problem) => (Array.isArray(problem.errors) ? problem.errors.filter((fault) => fault?.code) : []);
 
+export const ELSEWHERE = 'This address does not answer that (404). Where REALTIME_ADMIN_ADDR is set, only that address does: open this console there.';
+
 export function sentence({ status, problem }) {
+  if (problem.code === 'NotFound') return ELSEWHERE; // the path, and not what it names
   const faults = faultsOf(problem).map((fault) => fault.detail || fault.code).join('; ');
   return cut([status, faults || problem.detail || problem.title].filter(Boolean).join(': '), 300);
 }

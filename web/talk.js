@@ -47,8 +47,8 @@ export class Talk {
     if (this.#joined) return this.#note(`To join ${cut(conversation, 40)}, paste the service credential above. Who is a member already hears all.`);
     const answer = await this.#inOrder(() => this.#service.call('PUT', this.#service.path(`conversations/${enc(conversation)}/members/${enc(profile)}`)));
     if (this.#pane.client !== client || this.conversation !== conversation) return;
-    // 409: membership is kept elsewhere, and this profile may well be a member there.
-    this.#joined = answer.ok || answer.status === 409;
+    // 404, 409: membership is changed elsewhere, and this profile may well be a member.
+    this.#joined = answer.ok || [404, 409].includes(answer.status);
     this.#note(answer.ok ? '' : `Not joined. ${sentence(answer)}`);
   }
 

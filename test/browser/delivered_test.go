@@ -116,6 +116,17 @@ func TestRealtimeFilteredDevice(t *testing.T) {
 	is.New(t).Equal(h.reported("2s"), []string{"e2 alice filtered"})
 }
 
+// Who wants no types at all is sent none, and the service is told why.
+func TestRealtimeWantsNothing(t *testing.T) {
+	h := newClientHub(t)
+	tab := h.live(asAlice + `, types: []`)
+	h.due("e1", "1s", "alice")
+	is := is.New(t)
+	is.Equal(h.reported("1s"), []string{"e1 alice filtered"})
+	is.Equal(tab.run(`[got.length, is.reconnects]`), []any{0.0, 0.0})
+	is.Equal(h.acks(), 0)
+}
+
 // Of two tabs that share a stream one handles nothing: while it is there the event is not
 // acknowledged, and it is once that tab stands still or is gone.
 func TestRealtimeTabHandlesNothing(t *testing.T) {

@@ -202,7 +202,9 @@ await test('listeners that throw', { client: open }, async ({ client }) => {
 for (const [options, says] of [
   [{ type: ['a.b'] }, /"type".*types\?/], [{ Token: () => '' }, /"Token".*token\?/], [{ lastEventId: 'c-1' }, /"lastEventId".*cursor/], [{ metadata: {} }, /"metadata".*meta\?/],
   [{ share: false, heartbeat: 1 }, /"heartbeat"/], [{ url: 'localhost:8080' }, /url/], [{ url: 'ftp://x' }, /url/], [{ share: 1 }, /share/],
+  ...['http://x/?tenant=t', 'http://x?', 'http://x/#top', 'http://me:secret@x/'].map((url) => [{ url }, /url must have no query, no fragment and no credentials/]),
 ]) assert.throws(() => connect({ ...open, ...options }), (error) => error instanceof TypeError && says.test(error.message), JSON.stringify(options));
+await test('a url with a path', { client: { ...open, url: ' http://page/@/hub/ ' } }, async () => assert.equal(asked[0].path, '/@/hub/v1/stream'));
 const client = connect(open);
 for (const wrong of [() => client.on('a.b'), () => client.on(undefined, () => {}), () => client.onStatus(), () => client.onGap('x'), () => client.presence.watch(['me'])]) {
   assert.throws(wrong, TypeError);

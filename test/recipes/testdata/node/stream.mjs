@@ -167,14 +167,19 @@ await test('repeats', {}, async ({ heard }) => {
 // Long lists are said once the stream is there: proxies take no long address.
 const many = (n, name) => Array.from({ length: n }, (_, i) => `${name}${i}`);
 await test('long lists', { types: many(199, 'long.type.of.an.event.'), presence: many(190, 'user:somebody-') }, async ({ is, client }) => {
-  assert.deepEqual([...asked[0].query.keys()], ['ack', 'presence', 'tenant', 'profile']);
-  assert.equal(asked[0].query.get('presence'), 'none');
+  assert.deepEqual([...asked[0].query.keys()], ['ack', 'types', 'presence', 'tenant', 'profile']);
+  assert.deepEqual([asked[0].query.get('types'), asked[0].query.get('presence')], ['long.*,presence.*', 'none']);
   const [{ body }] = calls('PATCH');
   assert.deepEqual([body.types.length, body.presence.length], [200, 190]); // with presence.*
   assert.equal(is().state, 'live');
   client.presence.watch(many(20, 'group:'), () => {}); // more than the hub takes: all then
   await settled();
   assert.deepEqual(calls('PATCH').at(-1).body.presence, ['*']);
+});
+
+await test('long lists of many families', { types: many(200, 'family-of-types-') }, async () => {
+  assert.deepEqual([...asked[0].query.keys()], ['ack', 'tenant', 'profile']); // all, until the hub knows
+  assert.equal(calls('PATCH')[0].body.types.length, 200);
 });
 
 // A change that the hub did not take is said again, and until then the client is not live.

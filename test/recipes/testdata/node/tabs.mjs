@@ -127,6 +127,22 @@ await test('what is no longer kept is a gap', async () => {
   assert.deepEqual(two.heard, ['gap unknown', 5]);
 });
 
+await test('what came in pieces counts whole', async () => {
+  const [, two] = [await tab(), await tab()];
+  two.channel.isDeaf = true;
+  for (const payload of ['a', 'b', 'c']) {
+    const event = { id: payload, type: 'a.b', payload: payload.repeat(6e5), timestamp: 'then' };
+    streams[0].raw(`id: c-${payload}\ndata: ${JSON.stringify(event)}`);
+    await settled();
+    streams[0].raw('\n\n');
+    await settled();
+  }
+  two.channel.isDeaf = false;
+  await tells(4);
+  await tells(5);
+  assert.deepEqual(two.heard, ['gap unknown', 5]);
+});
+
 await test('a tab that died is forgotten, one that only blinked is not', async () => {
   await tab({ types: ['a.b'] });
   const two = await tab({ types: ['a.c'] });

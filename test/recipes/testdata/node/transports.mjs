@@ -127,6 +127,21 @@ await test('what is not to be had either', { transport: 'poll' }, async ({ is, s
   other.close();
 });
 
+// Another hub may take the next poll, and a hub takes who was late for gone: the client goes on by another connection, at the same place.
+await test('polls of another connection', { transport: 'poll' }, async ({ client, heard, states }) => {
+  const others = () => asked.filter(({ path }) => path.startsWith('/v1/connections/') || path === '/v1/presence').map(({ method, path }) => `${method} ${path}`);
+  says(1);
+  await settled();
+  hub.says = { connectionId: 'another' };
+  says(2);
+  await settled();
+  hub.says = {};
+  assert.deepEqual([client.status.connectionId, client.status.reconnects, client.cursor], ['another', 0, 'c-2']);
+  await client.touch();
+  assert.deepEqual([others(), states, heard], [['POST /v1/connections/another/touch'], ['connecting', 'live', 'live'], [1, 2]]);
+  assert.equal(polls().at(-1).query.get('previous'), 'another');
+});
+
 // A hidden page's timers fire once a second, and the hub takes a client that does not poll for 10 s for gone.
 await test('what is owed holds polls up for as long in a hidden page', { transport: 'poll' }, async ({ client }) => {
   const at = setTimeout;
