@@ -89,12 +89,6 @@ await test('at once for the first with a deadline, then once a second, and nothi
   assert.deepEqual(acked(), ['c-2', 'c-5', 'c-7']);
 });
 
-await test('who wants nothing owes nothing', async () => {
-  const { client } = await alone(undefined, { types: [] });
-  await tells(1, '5m');
-  assert.deepEqual([client.cursor, acked(), client.status.state], ['c-0', [], 'live']); // it was not sent
-});
-
 await test('what came only because the hub did not know a long list yet is in nobody\'s way', async () => {
   hub.answer = ({ method }) => (method === 'PATCH' ? new Promise(() => {}) : undefined);
   const { client, heard } = await alone(undefined, { types: Array.from({ length: 200 }, (_, i) => `family-of-types-${i}`) });
