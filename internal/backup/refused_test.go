@@ -77,6 +77,14 @@ func join(t *testing.T, b *broker.Broker, tenant string) {
 	is.NoErr(b.Rooms().Change(t.Context(), tenant, talk, now, []room.Membership{m}, false))
 }
 
+// sealed is an event to all, as a hub appends it.
+func sealed(payload string) *history.Entry {
+	e := historytest.ToAll(payload)
+	e.Event.Timestamp = time.Now()
+	e.Envelope = e.Event.Seal()
+	return e
+}
+
 // An event that is published just when a restore has found that nothing is kept is refused, or
 // it is kept and the restore is refused: none is acknowledged and lost.
 func TestRestoreLosesNoPublish(t *testing.T) {
@@ -96,10 +104,7 @@ func TestRestoreLosesNoPublish(t *testing.T) {
 								return // a hub's
 							}
 							if asked++; asked == nth {
-								e := historytest.ToAll(`"just then"`)
-								e.Event.Timestamp = time.Now()
-								e.Envelope = e.Event.Seal()
-								answers <- b.Log().Append(t.Context(), []*history.Entry{e})
+								answers <- b.Log().Append(t.Context(), []*history.Entry{sealed(`"just then"`)})
 							}
 						})
 						is.NoErr(err)
