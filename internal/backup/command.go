@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/settings"
 )
 
@@ -53,7 +54,10 @@ func Command(ctx context.Context, name string, args, environ []string, out io.Wr
 	default:
 		s, err = save(ctx, nc, cfg.NATSPrefix, file)
 	}
-	if errors.Is(err, context.Canceled) {
+	switch interrupted := errors.Is(err, context.Canceled); {
+	case interrupted && errors.Is(err, stream.ErrLeft):
+		err = fmt.Errorf("%s was interrupted: %w", name, err)
+	case interrupted:
 		err = fmt.Errorf("%s was interrupted, and nothing is left of it: %w", name, err)
 	}
 	if err != nil {

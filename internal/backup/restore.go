@@ -56,9 +56,6 @@ func checkAbout(archive *tar.Reader, prefix string) error {
 	return nil
 }
 
-// errLeft: what was there before is changed, or what was restored could not all be removed.
-var errLeft = errors.New("something of the restore is left there")
-
 // Restore has the server keep what a backup has, so many times; nothing, if it is not whole. It
 // refuses where events or memberships are kept already. Hubs that run there find what was
 // restored, and as often as they have it kept.
@@ -72,26 +69,22 @@ func Restore(ctx context.Context, nc *nats.Conn, prefix string, replicas int, fr
 		return s, err
 	}
 	usable := false // what is there then
-	defer func() {
-		if left := mark.End(usable); left != nil {
-			err = errors.Join(err, errLeft, left)
-		}
-	}()
+	defer func() { err = errors.Join(err, mark.End(usable)) }()
 	there, err := claim(ctx, nc, prefix)
 	if err != nil {
-		usable = !errors.Is(err, errLeft) && (!mark.Again || errors.Is(err, errKept))
+		usable = !errors.Is(err, stream.ErrLeft) && (!mark.Again || errors.Is(err, errKept))
 		return s, err
 	}
 	all := taking{nc: nc, prefix: prefix, replicas: max(replicas, there), sum: &s}
 	if err := all.take(ctx, archive); err != nil { // what was taken so far would be taken for all
 		if left := removeAll(context.WithoutCancel(ctx), nc, prefix); left != nil {
-			return s, errors.Join(err, errLeft, left)
+			return s, errors.Join(err, fmt.Errorf("%w: %w", stream.ErrLeft, left))
 		}
 		usable = true
 		return s, err
 	}
 	if err := openAll(ctx, nc, all.opened); err != nil { // some may be open: what was acknowledged there is not removed
-		return s, errors.Join(errLeft, fmt.Errorf("all was restored, and could not be opened (run the restore again): %w", err))
+		return s, fmt.Errorf("%w: all of it, which could not be opened (run the restore again): %w", stream.ErrLeft, err)
 	}
 	usable = true
 	return s, nil

@@ -19,7 +19,7 @@ import (
 )
 
 // claim is empty, once hubs that run can keep no event any more: what is
-// acknowledged after the question would be lost. An error leaves all as it was, or is errLeft.
+// acknowledged after the question would be lost. An error leaves all as it was, or is a stream.ErrLeft.
 func claim(ctx context.Context, nc *nats.Conn, prefix string) (replicas int, err error) {
 	if replicas, err = empty(ctx, nc, prefix); err != nil || replicas == 0 {
 		return replicas, err
@@ -32,7 +32,7 @@ func claim(ctx context.Context, nc *nats.Conn, prefix string) (replicas int, err
 		return replicas, nil
 	}
 	if left := openAll(ctx, nc, before); left != nil {
-		err = errors.Join(err, errLeft, fmt.Errorf("hubs that run there can keep nothing until they are started again: %w", left))
+		err = errors.Join(err, fmt.Errorf("%w: hubs that run can keep nothing until they are started again: %w", stream.ErrLeft, left))
 	}
 	return replicas, err
 }
@@ -98,12 +98,14 @@ func openAll(ctx context.Context, nc *nats.Conn, all []opened) error {
 	return nil
 }
 
+// update changes a stream. It hears what came of it also where ctx has ended, as far as the
+// server answers.
 func update(ctx context.Context, nc *nats.Conn, name string, config map[string]any) error {
 	question, _ := json.Marshal(config)
 	var answer struct {
 		Error *jetstream.APIError `json:"error"`
 	}
-	if err := ask(ctx, nc, "$JS.API.STREAM.UPDATE."+name, question, &answer); err != nil {
+	if err := ask(context.WithoutCancel(ctx), nc, "$JS.API.STREAM.UPDATE."+name, question, &answer); err != nil {
 		return err
 	}
 	if answer.Error != nil {

@@ -46,6 +46,9 @@ var (
 	errAnother   = errors.New("another restore goes on there")
 )
 
+// ErrLeft is that a restore could not put everything back, or not remove all that it had brought.
+var ErrLeft = errors.New("something of the restore is left there")
+
 // Restoring is a restore that has begun.
 type Restoring struct {
 	Again bool // one before was cut off, or could not take its mark away
@@ -85,7 +88,9 @@ func BeginRestoring(ctx context.Context, nc *nats.Conn, prefix string) (*Restori
 		return nil, err
 	}
 	err = UntilMade(within, quiet, func(ctx context.Context) error { // one that was deleted may be in the way for a moment
-		_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: r.mark, Subjects: []string{prefix + ".restoring"}})
+		once, cancel := context.WithTimeout(context.WithoutCancel(ctx), MakeTimeout) // who does not hear whether it is there cannot take it away
+		defer cancel()
+		_, err := js.CreateStream(once, jetstream.StreamConfig{Name: r.mark, Subjects: []string{prefix + ".restoring"}})
 		return err
 	})
 	if err != nil { // it may be there though
@@ -95,6 +100,7 @@ func BeginRestoring(ctx context.Context, nc *nats.Conn, prefix string) (*Restori
 }
 
 // End says whether what is there then may be used. If not, the next restore has to come first.
+// Its error is an ErrLeft.
 func (r *Restoring) End(usable bool) error {
 	defer r.here.Unsubscribe()
 	if !usable {
@@ -102,7 +108,7 @@ func (r *Restoring) End(usable bool) error {
 	}
 	err := r.js.DeleteStream(context.Background(), r.mark) // within the library's 5 s
 	if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return fmt.Errorf("the stream %s, which says that a backup is being restored, could not be deleted: %w", r.mark, err)
+		return fmt.Errorf("%w: the stream %s, which says that a backup is being restored, could not be deleted: %w", ErrLeft, r.mark, err)
 	}
 	return nil
 }
