@@ -18,7 +18,7 @@ import (
 	"realtimehub/internal/broker/stream"
 )
 
-// claim is empty, once hubs that run can keep no event any more: what is
+// claim is empty, once hubs that run can keep no event and no membership any more: what is
 // acknowledged after the question would be lost. An error leaves all as it was, or is a stream.ErrLeft.
 func claim(ctx context.Context, nc *nats.Conn, prefix string) (replicas int, err error) {
 	if replicas, err = empty(ctx, nc, prefix); err != nil || replicas == 0 {
@@ -51,10 +51,10 @@ func (o opened) turn() int {
 	return 0
 }
 
-// shut takes the history's subjects away. It returns those streams as they
+// shut takes the history's and the memberships' subjects away. It returns those streams as they
 // were, also of what it may have changed before an error.
 func shut(ctx context.Context, nc *nats.Conn, prefix string) (before []opened, err error) {
-	for _, name := range []string{prefix + "_journal"} {
+	for _, name := range []string{prefix + "_journal", prefix + "_table"} {
 		var info struct {
 			Config map[string]any      `json:"config"`
 			Error  *jetstream.APIError `json:"error"`
