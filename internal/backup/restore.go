@@ -72,6 +72,7 @@ func Restore(ctx context.Context, nc *nats.Conn, prefix string, replicas int, fr
 	defer func() { err = errors.Join(err, mark.End(usable)) }()
 	there, err := claim(ctx, nc, prefix)
 	if err != nil {
+		// All is as it was, which may be of a restore that was cut off.
 		usable = !errors.Is(err, stream.ErrLeft) && (!mark.Again || errors.Is(err, errKept))
 		return s, err
 	}
