@@ -11,6 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"realtimehub/internal/broker/stream"
 )
 
 // format is that of the file: a tar archive of about.json, then for each stream NAME.json and
@@ -59,7 +61,7 @@ const wordTime = 10 * time.Second
 
 var errNothing = errors.New("nothing is kept there: no hub with this REALTIME_NATS_PREFIX has run on it")
 
-var errHalf = errors.New("there is no history beside what else is kept: a restore goes on there, or was cut off (run it again)")
+var errHalf = errors.New("what is kept is not whole: a restore goes on there, or was cut off (run it again)")
 
 // Save writes the streams of a prefix.
 func Save(ctx context.Context, nc *nats.Conn, prefix string, to io.Writer) (s Summary, err error) {
@@ -70,7 +72,9 @@ func Save(ctx context.Context, nc *nats.Conn, prefix string, to io.Writer) (s Su
 	}
 	missing := map[string]bool{}
 	for _, name := range streams(prefix) {
-		switch err := writeStream(ctx, nc, name, archive, &s); {
+		switch err := writeStream(ctx, nc, prefix, name, archive, &s); {
+		case errors.Is(err, errHalf):
+			return s, err
 		case isNotFound(err):
 			missing[name] = true
 		case err != nil:
@@ -100,7 +104,7 @@ func put(archive *tar.Writer, name string, text []byte) error {
 }
 
 // writeStream has the server send a stream, as it is now.
-func writeStream(ctx context.Context, nc *nats.Conn, name string, archive *tar.Writer, sum *Summary) error {
+func writeStream(ctx context.Context, nc *nats.Conn, prefix, name string, archive *tar.Writer, sum *Summary) error {
 	pieces, err := nc.SubscribeSync(nats.NewInbox())
 	if err != nil {
 		return err
@@ -113,6 +117,9 @@ func writeStream(ctx context.Context, nc *nats.Conn, name string, archive *tar.W
 	}
 	if s.Error != nil {
 		return s.Error
+	}
+	if stream.Unfinished(prefix, name, s.Config) {
+		return errHalf
 	}
 	text, _ := json.Marshal(s)
 	if err := put(archive, name+".json", text); err != nil {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"realtimehub/internal/broker/stream"
+	"realtimehub/internal/folder"
 	"realtimehub/internal/settings"
 )
 
@@ -47,19 +49,33 @@ func Command(ctx context.Context, name string, args, environ []string, out io.Wr
 	var s Summary
 	switch {
 	case restoring:
-		s, err = load(ctx, nc, cfg, file)
+		if s, err = load(ctx, nc, cfg, file); err == nil && cfg.Data != "" {
+			err = synced(cfg.Data)
+		}
 	case file == piped:
 		s, err = Save(ctx, nc, cfg.NATSPrefix, out)
 	default:
 		s, err = save(ctx, nc, cfg.NATSPrefix, file)
 	}
-	if errors.Is(err, context.Canceled) {
+	switch interrupted := errors.Is(err, context.Canceled); {
+	case interrupted && errors.Is(err, stream.ErrLeft):
+		err = fmt.Errorf("%s was interrupted: %w", name, err)
+	case interrupted:
 		err = fmt.Errorf("%s was interrupted, and nothing is left of it: %w", name, err)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	fmt.Fprintf(says, "%s of %s: %d records (events, memberships and what goes with them), %d KiB, in %.1f s\n", name, file, s.Messages, s.Bytes>>10, time.Since(begun).Seconds())
+	return nil
+}
+
+// synced waits until what was restored is on a folder's disk: its server writes it without
+// waiting, whatever REALTIME_SYNC says.
+func synced(dir string) error {
+	if err := folder.Sync(dir); err != nil {
+		return fmt.Errorf("all was restored, but it is not known to be on the disk: %w", err)
+	}
 	return nil
 }
 
@@ -75,7 +91,7 @@ func checkFile(path, prefix string) error {
 	return Check(bufio.NewReader(file), prefix)
 }
 
-// save writes a file that is there as a whole or not at all.
+// save writes a file that is there as a whole or not at all, also after a power cut.
 func save(ctx context.Context, nc *nats.Conn, prefix, path string) (s Summary, err error) {
 	file, err := os.CreateTemp(filepath.Dir(path), ".backup-*") // for its owner alone
 	if err != nil {
@@ -90,7 +106,10 @@ func save(ctx context.Context, nc *nats.Conn, prefix, path string) (s Summary, e
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return s, err
 	}
-	return s, os.Rename(file.Name(), path)
+	if err := os.Rename(file.Name(), path); err != nil {
+		return s, err
+	}
+	return s, folder.SyncDir(filepath.Dir(path))
 }
 
 func load(ctx context.Context, nc *nats.Conn, cfg settings.Config, path string) (s Summary, err error) {

@@ -10,12 +10,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/broker"
+	"realtimehub/internal/history"
 	"realtimehub/internal/settings"
 	"realtimehub/internal/testkit"
 )
@@ -42,16 +45,25 @@ func TestRestoreThatWasKilled(t *testing.T) {
 	text, err := os.ReadFile(file)
 	is.New(t).NoErr(err)
 	names, begins, _ := entriesOf(t, text)
-	second := slices.Index(names, prefix+"_journal/2")
-	for name, at := range map[string]place{"folder": inFolder(t), "servers": onServers(t, 1)} {
-		t.Run(name, func(t *testing.T) {
+	for _, test := range []struct {
+		name, entry string // where it ends
+		at          place
+		left        int // streams, with the mark
+	}{
+		{"folder, history", prefix + "_journal/2", inFolder(t), 3},
+		{"servers, history", prefix + "_journal/2", onServers(t, 1), 3},
+		{"folder, duties", prefix + "_duties/1", inFolder(t), 4},
+		{"servers, the end", endName, onServers(t, 1), 6},
+	} {
+		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			is := is.New(t)
+			at, begin := test.at, begins[slices.Index(names, test.entry)]
 			at.ask(t, func(nc *nats.Conn) {
-				_, err := Restore(t.Context(), nc, prefix, at.replicas, &dying{bytes.NewReader(text), begins[second], nc.Close})
+				_, err := Restore(t.Context(), nc, prefix, at.replicas, &dying{bytes.NewReader(text), begin, nc.Close})
 				is.True(errors.Is(err, nats.ErrConnectionClosed))
 			})
-			is.Equal(len(at.streamsOf(t)), 3) // all but the journal, and the mark
+			testkit.Eventually(t, func() bool { return len(at.streamsOf(t)) == test.left }) // the server itself sees where a stream ends
 
 			_, err := at.command(t, "backup", filepath.Join(t.TempDir(), "file"))
 			is.True(errors.Is(err, errHalf))
@@ -81,6 +93,31 @@ func TestRestoreThatWasKilled(t *testing.T) {
 			at.hub(t, func(b *broker.Broker) { whole(t, b, at.servers == nil) })
 		})
 	}
+}
+
+// While a backup is restored a hub that runs keeps nothing: a restore that fails removes all.
+func TestNothingIsKeptBeforeAllIsRestored(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	at := inFolder(t)
+	text, err := os.ReadFile(backedUp(t))
+	is.NoErr(err)
+	names, begins, _ := entriesOf(t, text)
+	at.hub(t, func(b *broker.Broker) {
+		publish := func(within time.Duration) error {
+			ctx, cancel := context.WithTimeout(t.Context(), within)
+			defer cancel()
+			return b.Log().Append(ctx, []*history.Entry{sealed(`"meanwhile"`)})
+		}
+		at.ask(t, func(nc *nats.Conn) {
+			var early error
+			try := sync.OnceFunc(func() { early = publish(time.Second) })
+			_, err := Restore(t.Context(), nc, prefix, 1, &dying{bytes.NewReader(text), begins[slices.Index(names, prefix+"_outbox.json")], try})
+			is.NoErr(err)
+			is.True(early != nil) // though the history is there
+		})
+		testkit.Eventually(t, func() bool { return publish(10*time.Second) == nil })
+	})
 }
 
 // seeing stops once a text is written.

@@ -1,12 +1,14 @@
 package backup
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/history/historytest"
+	"realtimehub/internal/natstest"
 	"realtimehub/internal/room"
 	"realtimehub/internal/testkit"
 )
@@ -77,6 +80,14 @@ func join(t *testing.T, b *broker.Broker, tenant string) {
 	is.NoErr(b.Rooms().Change(t.Context(), tenant, talk, now, []room.Membership{m}, false))
 }
 
+// sealed is an event to all, as a hub appends it.
+func sealed(payload string) *history.Entry {
+	e := historytest.ToAll(payload)
+	e.Event.Timestamp = time.Now()
+	e.Envelope = e.Event.Seal()
+	return e
+}
+
 // An event that is published just when a restore has found that nothing is kept is refused, or
 // it is kept and the restore is refused: none is acknowledged and lost.
 func TestRestoreLosesNoPublish(t *testing.T) {
@@ -96,10 +107,7 @@ func TestRestoreLosesNoPublish(t *testing.T) {
 								return // a hub's
 							}
 							if asked++; asked == nth {
-								e := historytest.ToAll(`"just then"`)
-								e.Event.Timestamp = time.Now()
-								e.Envelope = e.Event.Seal()
-								answers <- b.Log().Append(t.Context(), []*history.Entry{e})
+								answers <- b.Log().Append(t.Context(), []*history.Entry{sealed(`"just then"`)})
 							}
 						})
 						is.NoErr(err)
@@ -121,4 +129,34 @@ func TestRestoreLosesNoPublish(t *testing.T) {
 			})
 		}
 	}
+}
+
+// So it is with who belongs to a room, when a restore has just found for the last time that
+// nothing is kept.
+func TestRestoreLosesNoMembership(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	file, on := backedUp(t), onServers(t, 1)
+	on.hub(t, func(b *broker.Broker) {
+		b.Rooms().Follow(func(string, history.Epoch, event.Room, []room.Membership) {}, func(string) {})
+		is.NoErr(b.Rooms().Attach(t.Context(), "acme"))
+		now, err := b.Rooms().Now(t.Context(), "acme", talk)
+		is.NoErr(err)
+		m := room.Membership{Profile: ann, Member: true, Stays: []history.Stay{{Room: talk, From: now.Now.Seq, Until: math.MaxUint64}}}
+		var refused error
+		join := sync.OnceFunc(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			refused = b.Rooms().Change(ctx, "acme", talk, now, []room.Membership{m}, false)
+		})
+		proxy := on.servers.Proxies(t)[0]
+		proxy.Rule(func(m *natstest.Message) natstest.Verdict {
+			if strings.HasPrefix(m.Subject, "$JS.API.STREAM.DELETE.") {
+				join()
+			}
+			return natstest.Verdict{}
+		})
+		is.NoErr(Command(t.Context(), "restore", []string{file}, []string{"REALTIME_NATS_URL=" + proxy.URL()}, io.Discard))
+		is.True(refused != nil)
+	})
 }

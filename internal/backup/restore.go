@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -63,101 +64,91 @@ func Restore(ctx context.Context, nc *nats.Conn, prefix string, replicas int, fr
 	if err := checkAbout(archive, prefix); err != nil {
 		return s, err
 	}
-	end, err := stream.BeginRestoring(ctx, nc, prefix)
+	mark, err := stream.BeginRestoring(ctx, nc, prefix)
 	if err != nil {
 		return s, err
 	}
 	usable := false // what is there then
-	defer func() { end(usable) }()
+	defer func() { err = errors.Join(err, mark.End(usable)) }()
 	there, err := claim(ctx, nc, prefix)
 	if err != nil {
-		usable = errors.Is(err, errKept)
+		// All is as it was, which may be of a restore that was cut off.
+		usable = !errors.Is(err, stream.ErrLeft) && (!mark.Again || errors.Is(err, errKept))
 		return s, err
 	}
-	replicas = max(replicas, there)
-	if err := removeAll(ctx, nc, prefix); err != nil { // also those that the backup does not have: they are of before
-		return s, err
-	}
-	defer func() {
-		if err != nil { // what was taken so far would be taken for all
-			left := removeAll(context.WithoutCancel(ctx), nc, prefix)
-			usable, err = left == nil, errors.Join(err, left)
+	all := taking{nc: nc, prefix: prefix, replicas: max(replicas, there), sum: &s}
+	if err := all.take(ctx, archive); err != nil { // what was taken so far would be taken for all
+		if left := removeAll(context.WithoutCancel(ctx), nc, prefix); left != nil {
+			return s, errors.Join(err, fmt.Errorf("%w: %w", stream.ErrLeft, left))
 		}
-	}()
+		usable = true
+		return s, err
+	}
+	if err := openAll(ctx, nc, all.opened); err != nil { // some may be open: what was acknowledged there is not removed
+		return s, fmt.Errorf("%w: all of it, which could not be opened (run the restore again): %w", stream.ErrLeft, err)
+	}
+	usable = true
+	return s, nil
+}
+
+// taking is of a backup's streams, which stay shut.
+type taking struct {
+	nc       *nats.Conn
+	prefix   string
+	replicas int // of each stream
+	sum      *Summary
+	opened   []opened // the streams, as they are to be
+}
+
+// take replaces what is there by what an archive has. A file that is not whole is an error.
+func (all *taking) take(ctx context.Context, archive *tar.Reader) error {
+	if err := removeAll(ctx, all.nc, all.prefix); err != nil { // also those that the backup does not have: they are of before
+		return err
+	}
 	var to *transfer // of the stream that is being read
 	for {
 		entry, err := archive.Next()
 		if err != nil {
-			return s, errIncomplete
+			return errIncomplete
 		}
 		name, config := strings.CutSuffix(entry.Name, ".json")
 		if to != nil && (config || entry.Name == endName) {
 			if err := to.finish(ctx); err != nil {
-				return s, fmt.Errorf("stream %s: %w", to.stream, err)
+				return fmt.Errorf("stream %s: %w", to.stream, err)
 			}
 			to = nil
 		}
 		if entry.Name == endName {
-			usable = true
-			return s, nil
+			return nil
 		}
 		text, err := io.ReadAll(archive)
 		if err != nil {
-			return s, errIncomplete
+			return errIncomplete
 		}
 		if config {
-			to, err = begin(ctx, nc, name, replicas, text, &s)
+			to, err = all.begin(ctx, name, text)
 		} else if to != nil {
 			err = to.send(ctx, text)
-			s.Bytes += int64(len(text))
+			all.sum.Bytes += int64(len(text))
 		}
 		if err != nil {
-			return s, fmt.Errorf("stream %s: %w", name, err)
+			return fmt.Errorf("stream %s: %w", name, err)
 		}
 	}
-}
-
-// claim is empty, once hubs that run can keep no event any more: one that is acknowledged after
-// the question would be lost.
-func claim(ctx context.Context, nc *nats.Conn, prefix string) (replicas int, err error) {
-	if replicas, err = empty(ctx, nc, prefix); err != nil || replicas == 0 {
-		return replicas, err
-	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return 0, err
-	}
-	journal, err := js.Stream(ctx, prefix+"_journal")
-	if err != nil {
-		return 0, err
-	}
-	open := journal.CachedInfo().Config
-	shut := open
-	shut.Subjects, shut.RePublish = []string{prefix + ".shut"}, nil
-	if _, err := js.UpdateStream(ctx, shut); err != nil {
-		return 0, err
-	}
-	if replicas, err = empty(ctx, nc, prefix); err != nil {
-		_, again := js.UpdateStream(context.WithoutCancel(ctx), open)
-		err = errors.Join(err, again)
-	}
-	return replicas, err
 }
 
 var errKept = errors.New("are kept there already, which a restore would replace: restore into a new folder, or into new servers")
 
 // empty refuses what a restore would replace. It returns how many keep what is there. Where there
-// is no history all else is of a restore that was cut off.
+// is no history, or an unfinished one, all is of a restore that was cut off, and they are 0.
 func empty(ctx context.Context, nc *nats.Conn, prefix string) (replicas int, err error) {
 	for _, kept := range []struct{ stream, subjects, what string }{
 		{prefix + "_journal", prefix + ".ev.*", "events"},
 		{prefix + "_table", prefix + ".row.*.*.*", "memberships"},
 	} {
 		var info struct {
-			Config struct {
-				Replicas int `json:"num_replicas"`
-			} `json:"config"`
-			State struct {
+			Config json.RawMessage `json:"config"`
+			State  struct {
 				Subjects map[string]int `json:"subjects"`
 			} `json:"state"`
 			Error *jetstream.APIError `json:"error"`
@@ -167,6 +158,8 @@ func empty(ctx context.Context, nc *nats.Conn, prefix string) (replicas int, err
 			return 0, err
 		}
 		switch {
+		case stream.Unfinished(prefix, kept.stream, info.Config):
+			return 0, nil
 		case len(info.State.Subjects) > 0:
 			return 0, fmt.Errorf("%s %w", kept.what, errKept)
 		case info.Error != nil && info.Error.ErrorCode == codeNotFound:
@@ -174,7 +167,11 @@ func empty(ctx context.Context, nc *nats.Conn, prefix string) (replicas int, err
 		case info.Error != nil:
 			return 0, info.Error
 		}
-		replicas = max(replicas, info.Config.Replicas)
+		var config struct {
+			Replicas int `json:"num_replicas"`
+		}
+		json.Unmarshal(info.Config, &config)
+		replicas = max(replicas, config.Replicas)
 	}
 	return replicas, nil
 }
@@ -187,7 +184,7 @@ type transfer struct {
 }
 
 func removeAll(ctx context.Context, nc *nats.Conn, prefix string) error {
-	for _, name := range slices.Backward(streams(prefix)) { // the history first: hubs publish to it until then
+	for _, name := range slices.Backward(streams(prefix)) { // the epoch last: a history is nothing without it
 		if err := remove(ctx, nc, name); err != nil {
 			return fmt.Errorf("stream %s: %w", name, err)
 		}
@@ -216,13 +213,16 @@ const (
 )
 
 // begin tells the server which stream comes.
-func begin(ctx context.Context, nc *nats.Conn, name string, replicas int, text []byte, sum *Summary) (*transfer, error) {
+func (all *taking) begin(ctx context.Context, name string, text []byte) (*transfer, error) {
 	var s snapshot
 	config := map[string]any{}
 	if json.Unmarshal(text, &s) != nil || json.Unmarshal(s.Config, &config) != nil {
 		return nil, errIncomplete
 	}
-	config["num_replicas"] = replicas
+	config["num_replicas"] = all.replicas
+	all.opened = append(all.opened, opened{name, maps.Clone(config)})
+	config["subjects"] = []string{stream.UnfinishedSubject(all.prefix, name)}
+	delete(config, "republish")
 	question, _ := json.Marshal(map[string]any{"config": config, "state": s.State})
 	var answer struct {
 		Subject string              `json:"deliver_subject"`
@@ -230,13 +230,13 @@ func begin(ctx context.Context, nc *nats.Conn, name string, replicas int, text [
 	}
 	for n := 1; ; n++ {
 		answer.Error = nil
-		if err := ask(ctx, nc, "$JS.API.STREAM.RESTORE."+name, question, &answer); err != nil {
+		if err := ask(ctx, all.nc, "$JS.API.STREAM.RESTORE."+name, question, &answer); err != nil {
 			return nil, err
 		}
 		switch {
 		case answer.Error == nil:
-			sum.Messages += messagesOf(s.State)
-			return &transfer{nc, name, answer.Subject}, nil
+			all.sum.Messages += messagesOf(s.State)
+			return &transfer{all.nc, name, answer.Subject}, nil
 		case answer.Error.ErrorCode != codeExists || n == mostTries:
 			return nil, answer.Error
 		}
@@ -245,7 +245,7 @@ func begin(ctx context.Context, nc *nats.Conn, name string, replicas int, text [
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		if err := remove(ctx, nc, name); err != nil {
+		if err := remove(ctx, all.nc, name); err != nil {
 			return nil, err
 		}
 	}

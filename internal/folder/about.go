@@ -108,10 +108,16 @@ func writeWhole(path string, text []byte) error {
 	if err := os.Rename(file.Name(), path); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
+	return SyncDir(filepath.Dir(path))
+}
+
+// SyncDir waits until the names in a directory are on the disk, where a directory can be synced;
+// Windows needs none.
+func SyncDir(path string) error {
+	dir, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	dir.Sync() // where a directory can be; Windows needs none
+	dir.Sync()
 	return dir.Close()
 }

@@ -100,7 +100,7 @@ func (f *Folder) hasAll(r *running) bool {
 	}
 	here := r.lasts()
 	for name, stream := range there {
-		if last, kept := here[name]; f.shares(stream.Cluster) && (!kept || last < stream.State.LastSeq) {
+		if last, kept := here[name]; f.shares(stream) && (!kept || last < stream.State.LastSeq) {
 			return false
 		}
 	}
@@ -122,9 +122,14 @@ func (r *running) lasts() map[string]uint64 {
 	return list
 }
 
-// shares says whether this server is to have what a stream has: among so few, all have all.
-func (f *Folder) shares(c *jetstream.ClusterInfo) bool {
-	return len(f.cfg.Peers.Addrs) <= copies || c != nil && (c.Leader == f.about.ID ||
+// shares says whether this server is to have what a stream has: among so few, all have all that
+// as many keep.
+func (f *Folder) shares(stream *jetstream.StreamInfo) bool {
+	if len(f.cfg.Peers.Addrs) <= copies && stream.Config.Replicas >= copies {
+		return true
+	}
+	c := stream.Cluster
+	return c != nil && (c.Leader == f.about.ID ||
 		slices.ContainsFunc(c.Replicas, func(r *jetstream.PeerInfo) bool { return r.Name == f.about.ID }))
 }
 

@@ -98,3 +98,19 @@ func TestWhole(t *testing.T) {
 	is.NoErr(err)
 	is.Equal(len(info.Cluster.Replicas), 2) // nobody has come beside those who were there
 }
+
+// What one of three keeps alone, such as the mark of a restore, the others lack nothing of.
+func TestWholeBesideWhatOneKeepsAlone(t *testing.T) {
+	t.Parallel()
+	folders, _ := openPeers(t, 3)
+	js := connect(t, folders[0])
+	for name, replicas := range map[string]int{"kept": 3, "alone": 1} {
+		until(t, func() bool {
+			_, err := js.AddStream(&nats.StreamConfig{Name: name, Subjects: []string{name}, Replicas: replicas})
+			return err == nil
+		})
+	}
+	for _, f := range folders {
+		until(t, func() bool { return f.Whole() == nil })
+	}
+}

@@ -51,7 +51,7 @@ func (f *Folder) finish() error {
 	if f.torn.Load() {
 		return nil // who has to know was not told
 	}
-	if err := syncAll(f.cfg.Dir); err != nil {
+	if err := Sync(f.cfg.Dir); err != nil {
 		return err
 	}
 	return f.unmark()
@@ -64,16 +64,30 @@ func (f *Folder) unmark() error {
 	return nil
 }
 
-// syncAll waits until all files are on the disk.
-func syncAll(dir string) error {
+// Sync waits until all of a folder is on the disk, also one that another process writes to.
+func Sync(dir string) error {
 	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.Type().IsRegular() {
+		switch {
+		case errors.Is(err, os.ErrNotExist): // it has been removed meanwhile
+			return nil
+		case err != nil:
 			return err
+		case entry.IsDir():
+			err = SyncDir(path)
+		case entry.Type().IsRegular():
+			err = syncFile(path)
 		}
-		file, err := os.OpenFile(path, os.O_RDWR, 0)
-		if err != nil {
-			return err
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
 		}
-		return errors.Join(file.Sync(), file.Close())
+		return err
 	})
+}
+
+func syncFile(path string) error {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Sync(), file.Close())
 }
