@@ -29,7 +29,7 @@ func (c *Cluster) FindLately(ctx context.Context, text string) (*delivery.Connec
 }
 
 func (c *Cluster) find(ctx context.Context, text string, lately bool) (*delivery.Connection, error) {
-	id, err := delivery.ParseID(text)
+	id, err := event.ParseConnectionID(text)
 	if err != nil {
 		return nil, nil // no connection has it
 	}

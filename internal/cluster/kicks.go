@@ -148,7 +148,7 @@ func (c *Cluster) KickOne(ctx context.Context, tenant, text string, reason deliv
 	if conn != nil && conn.Tenant == tenant {
 		found, err = c.Kick(ctx, conn, reason)
 	}
-	id, bad := delivery.ParseID(text)
+	id, bad := event.ParseConnectionID(text)
 	if c.peers == nil || bad != nil {
 		return found, err
 	}
