@@ -149,6 +149,7 @@ func (c *Cluster) Explain(ctx context.Context, tenant string, profiles []event.P
 		return why, connections, true
 	}
 	answers, silent := c.peers.AskAll(ctx, Call{Op: CallExplain, Tenant: tenant, Of: profiles, Sent: &e})
+	c.cfg.Delivery.Counts.Unanswered(len(silent))
 	for _, a := range answers {
 		if len(a.Why) != len(profiles) || len(a.Each) != len(profiles) { // of the version before
 			silent = append(silent, "")
