@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -213,7 +214,7 @@ func TestWhyCommand(t *testing.T) {
 		t.Helper()
 		var out strings.Builder
 		environ := map[string]string{"REALTIME_URL": h.URL, "REALTIME_TENANT": "acme"}
-		if err := inquiry.Command(t.Context(), args[0], args[1:], func(name string) string { return environ[name] }, &out); err != nil {
+		if err := inquiry.Command(t.Context(), args[0], args[1:], func(name string) string { return environ[name] }, &out, io.Discard); err != nil {
 			return err.Error()
 		}
 		return out.String()

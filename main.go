@@ -66,7 +66,7 @@ func main() {
 	case "doctor":
 		os.Exit(doctor.Command(ctx, flag.Args()[1:], os.Getenv, os.Stdout, os.Stderr))
 	case "why", "outbox":
-		end(inquiry.Command(ctx, flag.Arg(0), flag.Args()[1:], os.Getenv, os.Stdout))
+		end(inquiry.Command(ctx, flag.Arg(0), flag.Args()[1:], os.Getenv, os.Stdout, os.Stderr))
 	case "backup", "restore":
 		end(backup.Command(ctx, flag.Arg(0), flag.Args()[1:], os.Environ(), os.Stdout))
 	default:

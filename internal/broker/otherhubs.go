@@ -78,8 +78,11 @@ func (o *otherHubs) Away() int64 { return o.rooms.away() }
 // Others implements Peers.
 func (o *otherHubs) Others() [][4]byte { return marks(o.peers.Nodes()) }
 
-// Lost implements Peers.
-func (o *otherHubs) Lost() [][4]byte { return marks(o.peers.Lost()) }
+// Known implements Peers.
+func (o *otherHubs) Known() (others, lost [][4]byte) {
+	there, gone := o.peers.Known()
+	return marks(there), marks(gone)
+}
 
 // marks are those of hubs with these names.
 func marks(names []string) [][4]byte {

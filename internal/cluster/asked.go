@@ -157,7 +157,7 @@ func (c *Cluster) holders(e *event.Event) [][4]byte {
 	if e.Target.Kind != event.KindConnection {
 		return others
 	}
-	id, err := delivery.ParseID(e.Target.ConnectionID)
+	id, err := event.ParseConnectionID(e.Target.ConnectionID)
 	for i, node := range others {
 		if err == nil && node == holderOf(id) {
 			return others[i : i+1]

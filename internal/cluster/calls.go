@@ -29,7 +29,7 @@ func (c *Cluster) FindLately(ctx context.Context, text string) (*delivery.Connec
 }
 
 func (c *Cluster) find(ctx context.Context, text string, lately bool) (*delivery.Connection, error) {
-	id, err := delivery.ParseID(text)
+	id, err := event.ParseConnectionID(text)
 	if err != nil {
 		return nil, nil // no connection has it
 	}
@@ -149,6 +149,7 @@ func (c *Cluster) Explain(ctx context.Context, tenant string, profiles []event.P
 		return why, connections, true
 	}
 	answers, silent := c.peers.AskAll(ctx, Call{Op: CallExplain, Tenant: tenant, Of: profiles, Sent: &e})
+	c.cfg.Delivery.Counts.Unanswered(len(silent))
 	for _, a := range answers {
 		if len(a.Why) != len(profiles) || len(a.Each) != len(profiles) { // of the version before
 			silent = append(silent, "")

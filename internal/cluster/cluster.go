@@ -222,6 +222,15 @@ func (c *Cluster) Any(tenant string) bool {
 	return c.own[tenant] != nil
 }
 
+// lost are the hubs that were given up lately.
+func (c *Cluster) lost() [][4]byte {
+	if c.peers == nil {
+		return nil
+	}
+	_, lost := c.peers.Known()
+	return lost
+}
+
 // Changed implements Sink.
 func (c *Cluster) Changed(tenant string, changes []SessionChange, known bool, at time.Time) {
 	c.taking.Lock()
@@ -231,7 +240,7 @@ func (c *Cluster) Changed(tenant string, changes []SessionChange, known bool, at
 		return
 	}
 	known = known && !c.following.news(tenant)
-	lost := c.peers.Lost()
+	lost := c.lost()
 	if asked := slices.DeleteFunc(slices.Clone(changes), func(s SessionChange) bool { return s.Client == "" }); len(asked) > 0 {
 		go c.supersede(tenant, asked) // it waits for a tenant that may be busy
 	}

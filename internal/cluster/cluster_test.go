@@ -205,6 +205,18 @@ func TestConnectionsOfOtherHubsAreClosedTogether(t *testing.T) {
 	})
 }
 
+// Of whom a hub does not answer why an event did not reach them nothing is known, and the question is
+// counted as one that was not answered.
+func TestAnExplanationThatAHubDoesNotGive(t *testing.T) {
+	is := is.New(t)
+	silent := func(cluster.Call) ([]cluster.Answer, []string) { return nil, []string{"x", "y"} }
+	r := newRig(t, &clustertest.Peers{AnswerAll: silent}, room.Own{})
+	why, _, all := r.Explain(t.Context(), "acme", []event.Profile{user("me")}, delivery.Sent{})
+	is.Equal(why, []delivery.Why{delivery.WhyUnknown})
+	is.True(!all)
+	is.Equal(r.Streams.Stats().Unanswered, int64(2))
+}
+
 // A refresh that another hub does not say to have done is not told as done.
 func TestARefreshThatAHubDoesNotAnswer(t *testing.T) {
 	is := is.New(t)

@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"fmt"
 	"iter"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,6 +70,21 @@ func TestCountingARoomLooksAtTheFewer(t *testing.T) {
 			is.Equal(looked, c.looked)
 		})
 	}
+}
+
+// A connection elsewhere is counted by the one form of its id by which it gets events.
+func TestCountingAConnection(t *testing.T) {
+	is := is.New(t)
+	r := newRig(t, &clustertest.Peers{}, room.Own{})
+	is.NoErr(r.Share(t.Context(), "acme"))
+	id := uuid.New()
+	r.Changed("acme", []cluster.SessionChange{{Session: cluster.Session{ID: id, Profile: user("me")}}}, false, time.Time{})
+	count := func(id string) int {
+		return r.Count(&event.Event{TenantID: "acme", Target: event.ToConnection(id)}, nil)
+	}
+	is.Equal(count(id.String()), 1)
+	is.Equal(count(strings.ReplaceAll(id.String(), "-", "")), 0)
+	is.Equal(count("{"+id.String()+"}"), 0)
 }
 
 // Of a large room that is done once a second; whom an event leaves out is left out of it each time.

@@ -73,8 +73,9 @@ func (o *owed) remind(node [4]byte) {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	for {
-		there := slices.Contains(o.peers.Others(), node)
-		dead := !there && !slices.Contains(o.peers.Lost(), node)
+		others, lost := o.peers.Known()
+		there := slices.Contains(others, node)
+		dead := !there && !slices.Contains(lost, node)
 		o.mu.Lock()
 		kicks := map[kick]int{}
 		for _, some := range o.of[node] {
@@ -127,14 +128,14 @@ func (c *Cluster) KickProfile(ctx context.Context, tenant string, profile event.
 	if c.peers == nil {
 		return err
 	}
-	others := c.peers.Others()
+	others, lost := c.peers.Known()
 	errs := make([]error, len(others))
 	fair.ForEach(len(others), func(i int) {
 		if errs[i] = c.kickOn(ctx, others[i], k); errs[i] != nil {
 			c.owed.add(others[i], k)
 		}
 	})
-	for _, node := range c.peers.Lost() {
+	for _, node := range slices.Concat(lost, c.lost()) { // who is given up while it is asked counts as one that has nothing
 		c.owed.add(node, k)
 	}
 	return errors.Join(errs...)
@@ -142,15 +143,17 @@ func (c *Cluster) KickProfile(ctx context.Context, tenant string, profile event.
 
 // KickOne is KickProfile for one connection of a tenant, and says whether it was there.
 func (c *Cluster) KickOne(ctx context.Context, tenant, text string, reason delivery.CloseReason) (found bool, err error) {
+	lost := c.lost()
 	conn, err := c.Find(ctx, text)
 	if conn != nil && conn.Tenant == tenant {
 		found, err = c.Kick(ctx, conn, reason)
 	}
-	id, bad := delivery.ParseID(text)
+	id, bad := event.ParseConnectionID(text)
 	if c.peers == nil || bad != nil {
 		return found, err
 	}
-	if node := holderOf(id); err != nil || slices.Contains(c.peers.Lost(), node) {
+	lost = slices.Concat(lost, c.lost()) // it may be heard, or given up, meanwhile
+	if node := holderOf(id); err != nil || slices.Contains(lost, node) {
 		c.owed.add(node, kick{tenant: tenant, id: id, reason: reason})
 	}
 	return found, err

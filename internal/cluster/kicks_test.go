@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -113,6 +114,50 @@ func TestKicksAtAHubThatSleeps(t *testing.T) {
 				is.Equal(r.Owes(), 0)
 			})
 		})
+	}
+}
+
+// A hub is given up, or heard again, just while somebody is asked: what is to be closed there is
+// closed once it answers.
+func TestKicksAtAHubThatComesOrGoes(t *testing.T) {
+	type known struct{ others, lost [][4]byte }
+	there, lost := known{others: [][4]byte{other}}, known{others: [][4]byte{{3}}, lost: [][4]byte{other}}
+	for name, seen := range map[string][2]known{"given up": {there, lost}, "heard again": {lost, there}} {
+		for _, one := range []bool{true, false} {
+			t.Run(fmt.Sprint(name, ", one ", one), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					is := is.New(t)
+					r, peers, s := sleeping(t)
+					me := remote(other, "me")
+					s.held[me.ID] = me
+					var asked atomic.Bool
+					peers.Set(seen[0].others, seen[0].lost)
+					peers.Answer = func(node [4]byte, c cluster.Call) (cluster.Answer, error) {
+						first := !asked.Swap(true)
+						if first {
+							peers.Set(seen[1].others, seen[1].lost)
+						}
+						if others, _ := peers.Known(); first || !slices.Contains(others, node) {
+							return cluster.Answer{}, cluster.ErrElsewhere
+						}
+						return s.answer(node, c)
+					}
+					var err error
+					if one {
+						_, err = r.KickOne(t.Context(), "acme", me.ID.String(), delivery.CloseKicked)
+					} else {
+						err = r.KickProfile(t.Context(), "acme", user("me"), delivery.CloseKicked)
+					}
+					is.True(asked.Load())
+					is.NoErr(err) // of a hub that is not there nobody is asked
+					s.set(false)
+					peers.Set(there.others, there.lost)
+					time.Sleep(3 * time.Second)
+					is.Equal(s.who(), []string{"beta me"})
+					is.Equal(r.Owes(), 0)
+				})
+			})
+		}
 	}
 }
 

@@ -137,10 +137,11 @@ type Peers interface {
 	Hears() bool
 	// Away is how often this hub was away, so that others may have given it up.
 	Away() int64
-	// Others are those that are there, as far as is known; Lost those that were given up
-	// lately since they were silent, and may be back.
+	// Others are those that are there, as far as is known.
 	Others() [][4]byte
-	Lost() [][4]byte
+	// Known are the others, and those that were given up lately since they were silent, and
+	// may be back: as of one moment, so that none is missed that goes from one list to the other.
+	Known() (others, lost [][4]byte)
 	// Tell tells the others of a session of this hub's.
 	Tell(tenant string, c SessionChange)
 	// Hold has the sink told of all sessions that others have of a tenant; those there

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/largest"
 	"realtimehub/internal/problem"
@@ -99,7 +100,7 @@ func (d *directory) now() (open int, by map[Transport]int64, draining bool) {
 // Connection finds an open connection of this hub, whichever tenant's; nil when
 // there is none.
 func (d *directory) Connection(id string) *Connection {
-	key, err := ParseID(id)
+	key, err := event.ParseConnectionID(id)
 	if err != nil {
 		return nil
 	}
@@ -110,15 +111,6 @@ func (d *directory) connection(id uuid.UUID) *Connection {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.byID.Get(id)
-}
-
-// ParseID takes the one form that connections' ids have.
-func ParseID(text string) (uuid.UUID, error) {
-	id, err := uuid.Parse(text)
-	if err == nil && len(text) != 36 {
-		err = errors.New("is not a UUID of 36 characters")
-	}
-	return id, err
 }
 
 // order is a tenant's connections in the order of their ids, in which they nearly come. It is cut

@@ -56,7 +56,7 @@ func connection(f *problem.Faults, query url.Values, name string) (id uuid.UUID)
 	if text == "" {
 		return id
 	}
-	id, err := delivery.ParseID(text)
+	id, err := event.ParseConnectionID(text)
 	if err != nil {
 		f.Add(problem.CodeInvalidField, name, "must be the id of a connection")
 	}

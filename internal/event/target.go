@@ -122,6 +122,15 @@ func ToTenant() Target { return Target{Kind: KindTenant} }
 // ToConnection targets one connection.
 func ToConnection(id string) Target { return Target{Kind: KindConnection, ConnectionID: id} }
 
+// ParseConnectionID takes the one form that connections' ids have.
+func ParseConnectionID(text string) (uuid.UUID, error) {
+	id, err := uuid.Parse(text)
+	if err == nil && len(text) != 36 {
+		err = errors.New("is not a UUID of 36 characters")
+	}
+	return id, err
+}
+
 // Room is the conversation or group that t names, if it names one.
 func (t *Target) Room() (Room, bool) {
 	switch t.Kind {

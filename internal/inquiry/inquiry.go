@@ -20,7 +20,8 @@ const Usage = `Usage: realtimehub why [-tenant TENANT] EVENT PROFILE
 
 Why says what came of an event for a person, and why. EVENT is its id or its
 cursor, PROFILE is type:id, or the id of a user. Outbox prints what services are
-told, one JSON document a line; with -follow it goes on until it is interrupted.
+told, one JSON document a line; with -follow it goes on until it is interrupted
+or refused, and asks again where the hub does not answer.
 
 The environment says whom to ask: REALTIME_URL is the hub's address (default
 http://localhost:8080), REALTIME_TOKEN an API key or a token with the scope admin
@@ -33,13 +34,18 @@ type asker struct {
 	client              *http.Client
 }
 
-// Command runs a command, why or outbox, with its arguments. Its answer goes to out.
-func Command(ctx context.Context, name string, args []string, getenv func(string) string, out io.Writer) error {
+// Command runs a command, why or outbox, with its arguments. Its answer goes to out, and what it does
+// not end for to complaints.
+func Command(ctx context.Context, name string, args []string, getenv func(string) string, out, complaints io.Writer) error {
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	tenant := flags.String("tenant", getenv("REALTIME_TENANT"), "")
-	after := flags.Uint64("after", 0, "")
-	follow := flags.Bool("follow", false, "")
+	var after uint64
+	var follow bool
+	if name == "outbox" {
+		flags.Uint64Var(&after, "after", 0, "")
+		flags.BoolVar(&follow, "follow", false, "")
+	}
 	var words []string
 	for rest := args; ; { // package flag stops at the first that is none
 		if err := flags.Parse(rest); errors.Is(err, flag.ErrHelp) {
@@ -63,7 +69,7 @@ func Command(ctx context.Context, name string, args []string, getenv func(string
 	if name == "why" {
 		return a.why(ctx, words[0], words[1], out)
 	}
-	return a.outbox(ctx, *after, *follow, out)
+	return a.outbox(ctx, after, follow, out, complaints)
 }
 
 // misuse is what is missing, or too much; empty: nothing.
@@ -104,9 +110,25 @@ func (a *asker) get(ctx context.Context, path string, query url.Values, into any
 	if res.StatusCode != http.StatusOK {
 		var problem struct{ Code, Detail string }
 		json.NewDecoder(io.LimitReader(res.Body, 64<<10)).Decode(&problem)
-		return fmt.Errorf("the hub answers %d %s: %s", res.StatusCode, problem.Code, problem.Detail)
+		return &refusal{status: res.StatusCode, code: problem.Code, detail: problem.Detail}
 	}
 	return json.NewDecoder(res.Body).Decode(into)
+}
+
+// refusal is an answer of the hub's that is an error.
+type refusal struct {
+	status       int
+	code, detail string
+}
+
+func (r *refusal) Error() string {
+	return fmt.Sprintf("the hub answers %d %s: %s", r.status, r.code, r.detail)
+}
+
+// passes says whether an error of get may be over a moment later.
+func passes(err error) bool {
+	r, refused := errors.AsType[*refusal](err)
+	return !refused || r.status >= 500 || r.status == http.StatusTooManyRequests
 }
 
 // reasons are what each why of the contract says.
@@ -172,30 +194,33 @@ func say(words map[string]string, word string) string {
 // lookAgain is how often outbox asks for more when it follows.
 const lookAgain = time.Second
 
-func (a *asker) outbox(ctx context.Context, after uint64, follow bool, out io.Writer) error {
-	for {
-		var page struct {
-			Items []json.RawMessage
-			Next  uint64
-			Gap   bool
-		}
-		err := a.get(ctx, "/outbox", url.Values{"after": {strconv.FormatUint(after, 10)}}, &page)
-		if ctx.Err() != nil {
+// page is a piece of an outbox.
+type page struct {
+	Items []json.RawMessage
+	Next  uint64
+	Gap   bool
+}
+
+// outbox prints what there is after a place. When it follows, a failure that may pass is told once
+// until the hub answers again.
+func (a *asker) outbox(ctx context.Context, after uint64, follow bool, out, complaints io.Writer) error {
+	for failing := false; ; {
+		var p page
+		err := a.get(ctx, "/outbox", url.Values{"after": {strconv.FormatUint(after, 10)}}, &p)
+		switch {
+		case ctx.Err() != nil:
 			return nil
-		}
-		if err != nil {
+		case err != nil && (!follow || !passes(err)):
 			return err
-		}
-		if page.Gap {
-			fmt.Fprintf(out, `{"gap":true,"after":%d}`+"\n", after)
-		}
-		for _, item := range page.Items {
-			if _, err := fmt.Fprintf(out, "%s\n", item); err != nil {
+		case err != nil && !failing:
+			fmt.Fprintf(complaints, "realtimehub: outbox: asking again after %d: %v\n", after, err)
+		case err == nil:
+			if err := p.print(after, out); err != nil {
 				return err
 			}
+			after = p.Next
 		}
-		after = page.Next
-		if len(page.Items) > 0 {
+		if failing = err != nil; len(p.Items) > 0 && !failing {
 			continue
 		}
 		if !follow {
@@ -207,4 +232,17 @@ func (a *asker) outbox(ctx context.Context, after uint64, follow bool, out io.Wr
 		case <-time.After(lookAgain):
 		}
 	}
+}
+
+// print prints a page that was asked for after a place.
+func (p *page) print(after uint64, out io.Writer) error {
+	if p.Gap {
+		fmt.Fprintf(out, `{"gap":true,"after":%d}`+"\n", after)
+	}
+	for _, item := range p.Items {
+		if _, err := fmt.Fprintf(out, "%s\n", item); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -303,7 +303,7 @@ func (s *Service) ask(ctx context.Context, tenant string, room event.Room) (memb
 	found := false
 	if err := strictjson.Object(body, func(name []byte, v strictjson.Value) {
 		if string(name) == "members" {
-			found = true
+			found = !problem.Absent(v) // nobody is []
 			members = faults.Profiles(problem.CodeInvalidField, "members", v)
 		}
 	}); err != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -78,6 +80,29 @@ func TestCallsThatWaitForAnAnswer(t *testing.T) {
 		members.pruneLocked(time.Now().Add(2 * ResolvedTTL))
 		is.Equal(state.Total(), int64(0))
 	})
+}
+
+// An answer that does not say who the members are empties no room: the last one that did holds.
+func TestAnAnswerWithoutMembers(t *testing.T) {
+	for answer, members := range map[string]int{`{"members":null}`: 1, `{"members":""}`: 1, `{}`: 1, `{"members":[]}`: 0} {
+		t.Run(answer, func(t *testing.T) {
+			is := is.New(t)
+			says := `{"members":["user:me"]}`
+			service := roomtest.Transport(func(*http.Request) (*http.Response, error) {
+				w := httptest.NewRecorder()
+				w.Header().Set("Cache-Control", "no-store")
+				w.WriteString(says)
+				return w.Result(), nil
+			})
+			rooms := NewService(ServiceConfig{URL: "http://members.example", State: quota.New[string](1<<20, 1), Transport: service})
+			_, err := rooms.Resolve(t.Context(), "acme", numbered(1))
+			is.NoErr(err)
+			says = answer
+			roster, err := rooms.Resolve(t.Context(), "acme", numbered(1))
+			is.NoErr(err)
+			is.Equal(len(roster.Members), members)
+		})
+	}
 }
 
 // Who joins and who leaves is what one list has and the other has not.

@@ -56,19 +56,19 @@ func (m *Memberships[C]) forget(key belonging, n int) {
 // spanBytes is of one in a list that grows.
 const spanBytes = 2 * 16
 
-// ForgetPast forgets all stays that have ended, and says whether there were any. A client that
-// resumes from before the end of the last one is told of a gap.
+// ForgetPast forgets all stays that have ended, and says whether there were any, or places at which
+// some did. A client that resumes from before the end of the last one is told of a gap.
 func (m *Memberships[C]) ForgetPast() bool {
-	if m.ended+m.cut.Len() == 0 {
-		return false
+	remembered := m.ended+m.cut.Len()+m.left.Len() > 0
+	if remembered {
+		m.forgot = max(m.forgot, m.newest)
 	}
-	m.forgot = max(m.forgot, m.newest)
 	m.past.Clear() // each may be walked through: see Prune
 	m.left.Clear()
 	m.cut.Clear()
 	m.ended, m.endings = 0, 0
 	m.oldest, m.newest = 0, 0
-	return true
+	return remembered
 }
 
 // cutShort notes up to which place a profile's stays in a room may be missing; 0: none is.

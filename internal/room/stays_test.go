@@ -2,6 +2,7 @@ package room
 
 import (
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"testing"
@@ -64,6 +65,28 @@ func TestRoomsInAnotherHistory(t *testing.T) {
 	is.True(rooms.Empty())
 	is.Equal(slices.Collect(rooms.Members(r)), nil)
 	is.Equal(rooms.Bytes(), (&Memberships[*int]{}).Bytes()) // nothing is left
+}
+
+// So it is with places at which somebody left, though the stays that ended there are known no more,
+// and with places that were pruned.
+func TestPlacesInAnotherHistory(t *testing.T) {
+	is := is.New(t)
+	var rooms Memberships[*int]
+	r := event.Room{Kind: event.KindGroup, ID: "g"}
+	rooms.Add(r, alice, 100)
+	rooms.Remove(r, alice, 200)
+	rooms.Set(r, Membership{Profile: alice, Member: true, Stays: []history.Stay{{Room: r, From: 100, Until: math.MaxUint64}}}) // as another hub knows it
+	is.Equal(rooms.Left(alice), uint64(200))
+	rooms.Restart(history.Epoch{Tag: 1})
+	is.Equal(rooms.Left(alice), uint64(0))
+
+	rooms.Remove(r, alice, 200)
+	rooms.Prune(200, unbroken)
+	rooms.Restart(history.Epoch{Tag: 2})
+	rooms.Add(r, bob, 1)
+	rooms.Remove(r, bob, 2)
+	is.True(rooms.ForgetPast())
+	is.Equal(rooms.Forgotten(bob), uint64(2))
 }
 
 // Past so many ended stays all are forgotten, and it is known up to where.

@@ -15,18 +15,18 @@ const Silence = 10 * time.Second
 // remembered is how long who left or was given up is remembered as such.
 const remembered = 10 * time.Minute
 
-// Nodes are the others that are there.
-func (p *Peers) Nodes() []string {
+// Known are the others that are there, and those that were given up lately. These may be back:
+// who is silent may sleep. None is in both lists.
+func (p *Peers) Known() (there, lost []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Sorted(maps.Keys(p.nodes))
+	return slices.Sorted(maps.Keys(p.nodes)), slices.Sorted(maps.Keys(p.lost))
 }
 
-// Lost are those that were given up lately. They may be back: who is silent may sleep.
-func (p *Peers) Lost() []string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return slices.Sorted(maps.Keys(p.lost))
+// Nodes are the others that are there.
+func (p *Peers) Nodes() []string {
+	there, _ := p.Known()
+	return there
 }
 
 // Hears says that no other is silent, nor was given up lately.
@@ -173,6 +173,7 @@ func (p *Peers) hearsay(r *reader) {
 		n := &node{heard: time.Now().Add(-ago), lacks: map[string]time.Time{}}
 		p.lackAllLocked(n)
 		p.nodes[name] = n
+		delete(p.lost, name)
 	}
 }
 
@@ -268,29 +269,31 @@ func (p *Peers) bury(silent map[string]time.Time) {
 	if err != nil {
 		p.able = time.Time{}
 	}
-	maps.DeleteFunc(silent, func(name string, heard time.Time) bool {
-		n := p.nodes[name]
-		return err != nil || n == nil || n.heard != heard
-	})
-	for name := range silent {
-		p.lost[name] = time.Now()
-	}
 	p.mu.Unlock()
 	if err != nil {
 		p.cfg.Logger.Warn("other hubs are silent, or this hub is cut off from the store", "err", err)
+		return
 	}
 	for name, heard := range silent {
-		p.cfg.Logger.Warn("another hub has been silent for too long and is counted as gone", "node", name)
-		p.drop(name, heard)
+		p.drop(name, heard, true)
 	}
 }
 
-// drop forgets a process and all it has.
-func (p *Peers) drop(name string, at time.Time) {
+// drop forgets a process and all it has, which went at a time. One that is given up is remembered as
+// lost, and stays where it was heard after that time.
+func (p *Peers) drop(name string, at time.Time, givenUp bool) {
 	p.changing.Lock()
 	defer p.changing.Unlock()
 	var topics []string
 	p.mu.Lock()
+	if givenUp {
+		if n := p.nodes[name]; n == nil || n.heard != at {
+			p.mu.Unlock()
+			return
+		}
+		p.lost[name] = time.Now()
+		p.cfg.Logger.Warn("another hub has been silent for too long and is counted as gone", "node", name)
+	}
 	if _, known := p.nodes[name]; known {
 		delete(p.nodes, name)
 		p.cfg.Logger.Info("another hub is gone", "node", name)

@@ -167,7 +167,47 @@ func TestWhoHasSleptGivesNobodyUp(t *testing.T) {
 	is.Equal(two.told(), nil)
 	two.silence(woken) // awake, and still it hears nothing
 	eventually(t, func() bool { return len(two.Nodes()) == 0 })
-	is.Equal(two.Lost(), []string{"one"})
+	_, lost := two.Known()
+	is.Equal(lost, []string{"one"})
+}
+
+// Who was given up and is heard of again, if only by another, is lost no more.
+func TestWhoIsHeardOfIsLostNoMore(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	one, dead := join(t, b, "one"), join(t, b, "dead")
+	defer one.Close()
+	dead.nc.Close()
+	one.silence(time.Now().Add(2 * Silence))
+	eventually(t, func() bool { _, lost := one.Known(); return slices.Equal(lost, []string{"dead"}) })
+	third := b.Connect(t, 0)
+	is.NoErr(third.Publish(one.nodeSubject("one"), appendNumbers(appendText(frame(kindBeat, "third"), "dead"), 5)))
+	eventually(t, func() bool { there, _ := one.Known(); return slices.Contains(there, "dead") })
+	_, lost := one.Known()
+	is.Equal(lost, nil)
+	dead.Peers.Close()
+}
+
+// Who is heard before it is dropped is not given up.
+func TestWhoIsHeardBeforeItIsDropped(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	one, two := join(t, b, "one"), join(t, b, "two")
+	defer one.Close()
+	defer two.Close()
+	heard := func() time.Time {
+		two.Peers.mu.Lock()
+		defer two.Peers.mu.Unlock()
+		return two.nodes["one"].heard
+	}
+	before := heard()
+	eventually(t, func() bool { return heard().After(before) })
+	two.drop("one", before, true)
+	there, lost := two.Known()
+	is.Equal(there, []string{"one"})
+	is.Equal(lost, nil)
 }
 
 // Who hears nobody and may be cut off itself gives nobody up, whatever it believes to be.

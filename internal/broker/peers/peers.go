@@ -218,7 +218,7 @@ func (p *Peers) take(msg *nats.Msg) {
 		p.left[name] = time.Now() // what it sent before may come after
 		delete(p.lost, name)
 		p.mu.Unlock()
-		p.drop(name, time.Now())
+		p.drop(name, time.Now(), false)
 		return
 	}
 	if !p.heard(name) {

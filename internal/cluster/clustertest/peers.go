@@ -61,10 +61,10 @@ func (p *Peers) Others() [][4]byte {
 	return p.others
 }
 
-func (p *Peers) Lost() [][4]byte {
+func (p *Peers) Known() (others, lost [][4]byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.lost
+	return p.others, p.lost
 }
 
 func (p *Peers) Tell(_ string, c cluster.SessionChange) {

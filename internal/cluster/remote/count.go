@@ -4,8 +4,6 @@ import (
 	"maps"
 	"time"
 
-	"github.com/google/uuid"
-
 	"realtimehub/internal/event"
 	"realtimehub/internal/room"
 )
@@ -33,7 +31,7 @@ func (c *Connections) Count(e *event.Event, members room.Crowd) (n int) {
 		}
 		return n
 	case event.KindConnection:
-		id, err := uuid.Parse(e.Target.ConnectionID)
+		id, err := event.ParseConnectionID(e.Target.ConnectionID)
 		if who, _ := t.sessions.get(id); err == nil && who != nil && !excluded.Has(who.Key(), id) {
 			n = 1
 		}
