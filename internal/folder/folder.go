@@ -96,7 +96,7 @@ func (f *Folder) open() error {
 		return err
 	}
 	f.server = s
-	if f.door, err = openDoor(f.cfg.Dir, f); err != nil {
+	if f.door, err = openDoor(f.cfg.Dir, f, f.cfg.Logger); err != nil {
 		f.cfg.Logger.Warn("the folder cannot be backed up while this hub runs", "folder", f.cfg.Dir, "err", err)
 	}
 	f.jobs.Go(f.watch)
