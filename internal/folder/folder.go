@@ -3,6 +3,7 @@ package folder
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -133,9 +134,9 @@ func (f *Folder) take() (err error) {
 		}
 	}()
 	for _, left := range []string{roomFiles, newFiles} { // by a process that was killed
-		paths, _ := filepath.Glob(filepath.Join(f.cfg.Dir, left))
-		for _, path := range paths {
-			os.Remove(path)
+		names, _ := fs.Glob(os.DirFS(f.cfg.Dir), left) // the folder's own path is no pattern
+		for _, name := range names {
+			os.Remove(filepath.Join(f.cfg.Dir, name))
 		}
 	}
 	host, _ := os.Hostname()
