@@ -146,7 +146,7 @@ func (b *Broker) open(ctx context.Context, cfg Config) error {
 	}
 	err := b.rooms.open(ctx, b.nc, cfg)
 	if err == nil && cfg.Torn {
-		b.logger.Error("the machine stopped while the hub ran: what was acknowledged just before may be lost, and whoever resumes from before is told of a gap")
+		b.logger.Error("the machine stopped while the hub ran, or its disk failed: what was acknowledged just before may be lost, and whoever resumes from before is told of a gap")
 		for range 2 { // what nobody has told of before is no change yet
 			err = errors.Join(err, b.log.journal.Renew(ctx, "torn", rand.Text()))
 		}

@@ -3,6 +3,7 @@ package folder
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -25,13 +26,14 @@ type Config struct {
 // Folder is one that this process has.
 type Folder struct {
 	// Static.
-	cfg   Config
-	about about
-	lock  *flock.Flock
-	torn  atomic.Bool
-	door  *door // nil: other processes cannot reach the server
-	end   chan struct{}
-	jobs  sync.WaitGroup // watch, and succeed
+	cfg      Config
+	about    about
+	lock     *flock.Flock
+	torn     atomic.Bool
+	unsynced atomic.Bool // a sync has failed since it was opened
+	door     *door       // nil: other processes cannot reach the server
+	end      chan struct{}
+	jobs     sync.WaitGroup // watch, and succeed
 
 	replacedEvery time.Duration // how often the leader looks for members that were replaced
 
@@ -57,10 +59,16 @@ func (r *running) starts() bool {
 	return false
 }
 
-// stop ends it, and returns when its files are closed.
-func (r *running) stop() {
+// stop ends a server, and returns when its files are closed.
+func (f *Folder) stop(r *running) {
 	r.server.Shutdown()
 	r.server.WaitForShutdown()
+	if !r.logs.unsynced.Load() {
+		return
+	}
+	if err := f.tear(); err != nil {
+		f.cfg.Logger.Warn("the folder cannot be marked: what was lost may not be told of", "folder", f.cfg.Dir, "err", err)
+	}
 }
 
 // ErrTaken is that another process has the folder.
@@ -89,7 +97,7 @@ func (f *Folder) open() error {
 		return err
 	}
 	f.server = s
-	if f.door, err = openDoor(f.cfg.Dir, f); err != nil {
+	if f.door, err = openDoor(f.cfg.Dir, f, f.cfg.Logger); err != nil {
 		f.cfg.Logger.Warn("the folder cannot be backed up while this hub runs", "folder", f.cfg.Dir, "err", err)
 	}
 	f.jobs.Go(f.watch)
@@ -126,9 +134,9 @@ func (f *Folder) take() (err error) {
 		}
 	}()
 	for _, left := range []string{roomFiles, newFiles} { // by a process that was killed
-		paths, _ := filepath.Glob(filepath.Join(f.cfg.Dir, left))
-		for _, path := range paths {
-			os.Remove(path)
+		names, _ := fs.Glob(os.DirFS(f.cfg.Dir), left) // the folder's own path is no pattern
+		for _, name := range names {
+			os.Remove(filepath.Join(f.cfg.Dir, name))
 		}
 	}
 	host, _ := os.Hostname()
@@ -138,12 +146,7 @@ func (f *Folder) take() (err error) {
 	if f.about, err = openAbout(f.cfg.Dir, f.cfg.Peers != nil); err != nil {
 		return err
 	}
-	torn, err := readTorn(f.cfg.Dir)
-	if err == nil && !torn {
-		return f.Settle()
-	}
-	f.torn.Store(torn)
-	return err
+	return f.readState()
 }
 
 // startTime is how long a server may take to read what it has kept.
@@ -175,7 +178,7 @@ func (f *Folder) start() (*running, error) {
 	s.SetLoggerV2(r.logs, false, false, false)
 	s.Start()
 	if !r.starts() {
-		r.stop()
+		f.stop(r)
 		return nil, fmt.Errorf("what is kept here cannot be opened: %w", r.logs.why())
 	}
 	return r, nil
@@ -202,7 +205,7 @@ func (f *Folder) watch() {
 		if r != nil {
 			f.cfg.Logger.Error("the folder cannot be written: nothing is kept until it can", "folder", f.cfg.Dir)
 			f.replace(nil)
-			r.stop()
+			f.stop(r)
 		}
 		if f.writable() != nil {
 			continue
@@ -253,7 +256,7 @@ func (f *Folder) Close() {
 		f.door.close()
 	}
 	if r := f.current(); r != nil {
-		r.stop()
+		f.stop(r)
 	}
 	if err := f.finish(); err != nil {
 		f.cfg.Logger.Warn("not all of the folder is known to be on the disk", "folder", f.cfg.Dir, "err", err)

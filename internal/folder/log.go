@@ -22,8 +22,9 @@ type logger struct {
 	last error                // the last fault; guarded by mu
 	told map[string]time.Time // when a line was last told; guarded by mu
 
-	over   atomic.Bool // the server cannot go on
-	gaveUp atomic.Bool // a stream has: it takes nothing more until the server is started again
+	over     atomic.Bool // the server cannot go on
+	gaveUp   atomic.Bool // a stream has: it takes nothing more until the server is started again
+	unsynced atomic.Bool // it has because a sync failed: what was acknowledged before may be lost
 }
 
 func newLogger(log *slog.Logger) *logger {
@@ -33,6 +34,9 @@ func newLogger(log *slog.Logger) *logger {
 // critical is in what the server's log says of a write that has failed: a stream takes
 // nothing more from then on. Nothing else tells of it where there is one replica.
 const critical = "critical write error"
+
+// failedSync is in it where that was a sync.
+const failedSync = critical + ": sync "
 
 // tellEvery is how often a line is told that comes again and again.
 const tellEvery = time.Minute
@@ -132,7 +136,11 @@ func (l *logger) fault(text string) {
 	l.mu.Lock()
 	l.last = fmt.Errorf("%s: %s", says, err)
 	l.mu.Unlock()
-	if strings.Contains(strings.ToLower(text), critical) {
+	lower := strings.ToLower(text)
+	if strings.Contains(lower, failedSync) {
+		l.unsynced.Store(true)
+	}
+	if strings.Contains(lower, critical) {
 		l.gaveUp.Store(true)
 	}
 	l.say(slog.LevelError, text)

@@ -18,29 +18,47 @@ func boot() string {
 	return strings.TrimSpace(string(text))
 }
 
-// readTorn says whether the machine has stopped while a hub had the folder open, or may have:
-// the last writes may be lost. The file bootName names the start of the machine in which the
-// folder was opened, and is taken away once all is on the disk.
-func readTorn(dir string) (bool, error) {
+// readMark says whether a hub has had the folder open, and not all is known to be on the disk; and
+// whether the machine has stopped since, or may have, or a sync has failed: the last writes may be
+// lost. The file bootName names the start of the machine in which the folder was opened, or nothing
+// since a sync has failed. It is taken away once all is on the disk.
+func readMark(dir string) (marked, torn bool, err error) {
 	text, err := os.ReadFile(filepath.Join(dir, bootName))
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return false, nil
+		return false, false, nil
 	case err != nil:
-		return false, err
+		return false, false, err
 	}
-	return string(text) == "" || string(text) != boot(), nil
+	return true, string(text) == "" || string(text) != boot(), nil
 }
 
 // Torn says that some of what was acknowledged may be lost: the machine has stopped before it
-// was on the disk. It stays so, also after another start, until Settle.
+// was on the disk, or the disk did not take it. It stays so, also after another start, until Settle.
 func (f *Folder) Torn() bool { return f.torn.Load() }
+
+// readState reads whether the folder is torn. A hub that waits for each write has what one that did
+// not wait has written on the disk first.
+func (f *Folder) readState() error {
+	marked, torn, err := readMark(f.cfg.Dir)
+	f.torn.Store(torn)
+	if err == nil && marked && f.cfg.Sync == 0 {
+		err = f.sync()
+	}
+	if err == nil && !torn {
+		err = f.Settle()
+	}
+	return err
+}
 
 // Settle says that all who have to know that the folder was torn will be told. From then on what
 // is written may be lost again, unless each write is waited for, or others have it.
 func (f *Folder) Settle() error {
 	f.torn.Store(false)
-	if f.cfg.Sync == 0 || f.cfg.Peers != nil {
+	switch {
+	case f.unsynced.Load():
+		return nil // it is torn again, of which the next start tells
+	case f.cfg.Sync == 0 || f.cfg.Peers != nil:
 		return f.unmark()
 	}
 	return writeWhole(filepath.Join(f.cfg.Dir, bootName), []byte(boot()))
@@ -48,13 +66,32 @@ func (f *Folder) Settle() error {
 
 // finish has everything on the disk, and takes the mark away that says it may not be.
 func (f *Folder) finish() error {
-	if f.torn.Load() {
-		return nil // who has to know was not told
+	if f.torn.Load() { // who has to know was not told
+		return nil
 	}
-	if err := Sync(f.cfg.Dir); err != nil {
+	if err := f.sync(); err != nil || f.unsynced.Load() {
 		return err
 	}
 	return f.unmark()
+}
+
+// sync waits until everything is on the disk.
+func (f *Folder) sync() error {
+	err := Sync(f.cfg.Dir)
+	if err != nil {
+		err = errors.Join(err, f.tear())
+	}
+	return err
+}
+
+// tear has the next start find the folder torn, if it is marked: a sync has failed. Linux tells of
+// that once, and the next sync succeeds though what was written before may not be on the disk.
+func (f *Folder) tear() error {
+	f.unsynced.Store(true)
+	if err := os.Truncate(filepath.Join(f.cfg.Dir, bootName), 0); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 func (f *Folder) unmark() error {

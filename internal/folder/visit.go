@@ -3,10 +3,12 @@ package folder
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -72,7 +74,7 @@ type door struct {
 	open map[net.Conn]struct{} // guarded by mu; nil: closed
 }
 
-func openDoor(dir string, to nats.InProcessConnProvider) (*door, error) {
+func openDoor(dir string, to nats.InProcessConnProvider, logger *slog.Logger) (*door, error) {
 	path := filepath.Join(dir, doorName)
 	os.Remove(path) // of a process that was killed: the folder is ours
 	l, err := net.Listen("unix", path)
@@ -80,16 +82,31 @@ func openDoor(dir string, to nats.InProcessConnProvider) (*door, error) {
 		return nil, err
 	}
 	d := &door{listener: l, open: map[net.Conn]struct{}{}}
-	d.visits.Go(func() {
-		for {
-			outside, err := l.Accept()
-			if err != nil {
-				return
-			}
-			d.visits.Go(func() { d.lead(outside, to) })
-		}
-	})
+	d.visits.Go(func() { d.accept(to, logger) })
 	return d, nil
+}
+
+// acceptPause is how long a door waits that could let nobody in, as when descriptors run out.
+const acceptPause = 100 * time.Millisecond
+
+// accept lets other processes in until the door is closed.
+func (d *door) accept(to nats.InProcessConnProvider, logger *slog.Logger) {
+	failing := false // which was told
+	for {
+		outside, err := d.listener.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err == nil:
+			failing = false
+			d.visits.Go(func() { d.lead(outside, to) })
+			continue
+		case !failing:
+			failing = true
+			logger.Warn("the folder cannot be backed up at the moment: nobody can be let in", "err", err)
+		}
+		time.Sleep(acceptPause)
+	}
 }
 
 // lead passes on what both sides say, until one of them ends.

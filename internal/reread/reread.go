@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,9 +21,10 @@ type File[T any] struct {
 	read   func() (T, error)
 	logger *slog.Logger
 
-	mu sync.Mutex
-	// Guarded by mu.
-	value   T
+	value atomic.Pointer[T]
+
+	reading sync.Mutex // held while the disk is waited for
+	// Guarded by reading.
 	version []os.FileInfo // of value
 	looked  time.Time
 	failure string // the last one, which was logged; empty: none
@@ -32,8 +34,9 @@ type File[T any] struct {
 // names them in the log.
 func Open[T any](what string, logger *slog.Logger, read func() (T, error), paths ...string) (*File[T], error) {
 	f := &File[T]{what: what, paths: paths, read: read, logger: logger}
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.value.Store(new(T))
+	f.reading.Lock()
+	defer f.reading.Unlock()
 	return f, f.loadLocked()
 }
 
@@ -41,7 +44,8 @@ func (f *File[T]) loadLocked() error {
 	version := f.stat() // before they are read: what changes meanwhile is seen next time
 	value, err := f.read()
 	if err == nil {
-		f.value, f.version = value, version
+		f.value.Store(&value)
+		f.version = version
 	}
 	return err
 }
@@ -61,24 +65,32 @@ func sameVersion(a, b os.FileInfo) bool {
 	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
-// Get is what the files hold. It reads them again if they have changed.
+// Get is what the files hold. It reads them again if they have changed, unless somebody is at that
+// already.
 func (f *File[T]) Get() T {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if now := time.Now(); now.Sub(f.looked) >= lookEvery {
-		f.looked = now
-		if !slices.EqualFunc(f.stat(), f.version, sameVersion) {
-			f.reloadLocked()
-		}
+	if f.reading.TryLock() {
+		defer f.reading.Unlock()
+		f.lookLocked()
 	}
-	return f.value
+	return *f.value.Load()
+}
+
+func (f *File[T]) lookLocked() {
+	now := time.Now()
+	if now.Sub(f.looked) < lookEvery {
+		return
+	}
+	f.looked = now
+	if !slices.EqualFunc(f.stat(), f.version, sameVersion) {
+		f.reloadLocked()
+	}
 }
 
 // Reload reads the files, whether they have changed or not. A failure is logged even if it
 // was logged before.
 func (f *File[T]) Reload() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.reading.Lock()
+	defer f.reading.Unlock()
 	f.failure = ""
 	f.reloadLocked()
 }

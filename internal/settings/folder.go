@@ -37,6 +37,19 @@ func (c *Config) checkFolder(f *faults) {
 	f.add(c.PeersCA != "" && c.PeersCert == "", "PEERS_CA", "needs %sPEERS_CERT: hubs show each other certificates", Prefix)
 }
 
+// shortest is the shortest time that JetStream takes for a stream's age and its window of ids.
+const shortest = 100 * time.Millisecond
+
+// checkStored checks what a store would refuse once it is there, without a setting's name.
+func (c *Config) checkStored(f *faults) {
+	if c.NATSURL == "" && c.Data == "" {
+		return
+	}
+	f.add(c.HistoryTTL > 0 && c.HistoryTTL < c.DedupeWindow, "HISTORY_TTL", "is %v, less than %sDEDUPE_WINDOW, which the store refuses", c.HistoryTTL, Prefix)
+	f.add(c.HistoryTTL > 0 && c.HistoryTTL < shortest, "HISTORY_TTL", "is %v, which the store refuses: it must be 0, or %v at least", c.HistoryTTL, shortest)
+	f.add(c.DedupeWindow > 0 && c.DedupeWindow < shortest, "DEDUPE_WINDOW", "is %v, which the store refuses: it must be 0, or %v at least", c.DedupeWindow, shortest)
+}
+
 // splitPeer is the host of an address that has a port's number: peers have to know it.
 func splitPeer(addr string) (host string, err error) {
 	host, port, err := net.SplitHostPort(addr)

@@ -111,6 +111,7 @@ func Load(environ []string) (Config, error) {
 	c.checkTimes(&f)
 	c.checkNumbers(&f)
 	c.checkWords(&f)
+	c.checkStored(&f)
 	c.checkURLs(&f)
 	c.checkAddresses(&f)
 	c.checkFolder(&f)
@@ -185,7 +186,6 @@ func (c *Config) checkWords(f *faults) {
 	f.add(c.TLSClientCA != "" && c.TLSCert == "", "TLS_CLIENT_CA", "needs %sTLS_CERT: clients show certificates over TLS only", Prefix)
 	f.add(c.TLSClientCA != "" && len(c.APIKeys) == 0 && c.AdminAddr == "", "TLS_CLIENT_CA", "needs %[1]sAPI_KEYS, which it guards, or %[1]sADMIN_ADDR", Prefix)
 	f.add(!event.PlainWord(c.NATSPrefix, "_-"), "NATS_PREFIX", "is %q, and must be 1–128 of A-Za-z0-9_-", c.NATSPrefix)
-	f.add((c.NATSURL != "" || c.Data != "") && c.HistoryTTL > 0 && c.HistoryTTL < c.DedupeWindow, "HISTORY_TTL", "is %v, less than %sDEDUPE_WINDOW, which the store refuses", c.HistoryTTL, Prefix)
 	f.add(!slices.Contains([]Audience{AudienceTenant, AudienceShared, AudienceNone}, c.PresenceAudience), "PRESENCE_AUDIENCE", "is %q, and must be tenant, shared or none", c.PresenceAudience)
 	f.add(c.LogFormat != "text" && c.LogFormat != "json", "LOG_FORMAT", "is %q, and must be text or json", c.LogFormat)
 }

@@ -67,6 +67,16 @@ func TestAWrongValueNamesItsVariable(t *testing.T) {
 	is.NoErr(err)
 	_, err = Load([]string{"REALTIME_NATS_URL=nats://localhost", "REALTIME_HISTORY_TTL=1s"})
 	is.True(err != nil && strings.Contains(err.Error(), "REALTIME_HISTORY_TTL")) // less than the window
+	for _, store := range []string{"REALTIME_NATS_URL=nats://localhost", "REALTIME_DATA=d"} {
+		_, err = Load([]string{store, "REALTIME_DEDUPE_WINDOW=50ms"})
+		is.True(err != nil && strings.HasPrefix(err.Error(), "REALTIME_DEDUPE_WINDOW is 50ms, which the store refuses"))
+		_, err = Load([]string{store, "REALTIME_DEDUPE_WINDOW=0", "REALTIME_HISTORY_TTL=99ms"})
+		is.True(err != nil && strings.HasPrefix(err.Error(), "REALTIME_HISTORY_TTL is 99ms, which the store refuses"))
+		_, err = Load([]string{store, "REALTIME_DEDUPE_WINDOW=100ms", "REALTIME_HISTORY_TTL=100ms"})
+		is.NoErr(err)
+	}
+	_, err = Load([]string{"REALTIME_DEDUPE_WINDOW=50ms", "REALTIME_HISTORY_TTL=50ms"})
+	is.NoErr(err) // in memory they may be as short
 	_, err = Load([]string{"REALTIME_PUBLISH_RATE=fast"})
 	is.True(strings.Contains(err.Error(), "valid number")) // 0.5 is one
 	cfg, err := Load([]string{"REALTIME_CORS_ORIGINS=https://a.example, https://b.example"})

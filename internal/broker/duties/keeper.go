@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -144,7 +143,7 @@ func (k *Keeper) Open(ctx context.Context, d *duty.Duty) error {
 func (k *Keeper) over(ctx context.Context, d *duty.Duty, came duty.Results) error {
 	subject := k.subjectOf(d.Event.TenantID, d.At, d.Part)
 	err := k.write(ctx, stream.NewMessage(subject, encode(d, 0, came.List),
-		jetstream.MsgTTLHeader, seconds(k.resultsTime()), jetstream.ExpectedLastSubjSeqHeader, stream.FormatSeq(d.Kept)))
+		jetstream.MsgTTLHeader, stream.FormatTTL(k.resultsTime()), jetstream.ExpectedLastSubjSeqHeader, stream.FormatSeq(d.Kept)))
 	if !stream.WasSecond(err) {
 		return err
 	}
@@ -162,7 +161,7 @@ func (k *Keeper) over(ctx context.Context, d *duty.Duty, came duty.Results) erro
 func (k *Keeper) early(ctx context.Context, d *duty.Duty, at time.Time) error {
 	data, _ := json.Marshal(earlyRecord{d.Event.TenantID, at.UnixMilli()}) // of a text and a number
 	subject := k.subjectOf(d.Event.TenantID, d.At, d.Part) + earlySuffix
-	return k.write(ctx, stream.NewMessage(subject, data, jetstream.MsgTTLHeader, seconds(time.Until(d.Deadline)+margin)))
+	return k.write(ctx, stream.NewMessage(subject, data, jetstream.MsgTTLHeader, stream.FormatTTL(time.Until(d.Deadline)+margin)))
 }
 
 // writeFirst is write of what is to be kept once, whoever comes first. Where the first message's
@@ -235,8 +234,6 @@ func (k *Keeper) resultsTime() time.Duration {
 	}
 	return max(resultsTTL, k.duty.Repeats)
 }
-
-func seconds(d time.Duration) string { return strconv.Itoa(int((d + time.Second - 1) / time.Second)) }
 
 // Run implements duty.Keeper.
 func (k *Keeper) Run(ctx context.Context) { k.lease.Lead(ctx, k.lead) }

@@ -78,9 +78,9 @@ func TestResultsAreBounded(t *testing.T) {
 		return header.Get(jetstream.MsgTTLHeader)
 	}
 	k.cfg.Bytes = 1 << 20
-	is.Equal(kept(1), seconds(24*time.Hour))
+	is.Equal(kept(1), stream.FormatTTL(24*time.Hour))
 	k.cfg.Bytes = 1
-	is.Equal(kept(2), seconds(time.Hour))
+	is.Equal(kept(2), stream.FormatTTL(time.Hour))
 	k.duty.Repeats = 0
-	is.Equal(kept(3), seconds(5*time.Minute))
+	is.Equal(kept(3), stream.FormatTTL(5*time.Minute))
 }

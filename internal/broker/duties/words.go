@@ -158,7 +158,7 @@ func (k *Keeper) keep(ctx context.Context, some []duty.Acknowledgement, number u
 	}
 	data = append(data, ']')
 	subject := k.prefix + ".ack." + k.cfg.Node + "." + strconv.FormatUint(number, 10)
-	return n, k.write(ctx, stream.NewMessage(subject, data, jetstream.MsgTTLHeader, seconds(time.Until(until)+margin)))
+	return n, k.write(ctx, stream.NewMessage(subject, data, jetstream.MsgTTLHeader, stream.FormatTTL(time.Until(until)+margin)))
 }
 
 // Ended implements duty.Keeper. Other hubs are told: its client may come back to any.

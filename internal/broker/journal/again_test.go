@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/broker/stream"
@@ -129,4 +130,20 @@ func TestWhoGivesUpSaysWhy(t *testing.T) {
 		return v
 	})
 	is.True(errors.Is(read(ctx), stream.ErrUnconfirmed)) // who does not wait any more
+}
+
+// The id of what is passed is kept for no shorter than it is known: a server that starts again
+// knows of ids what is kept.
+func TestAnIDIsKeptForAsLongAsItIsKnown(t *testing.T) {
+	is := is.New(t)
+	cfg := settings
+	cfg.Window = 1900 * time.Millisecond
+	one := open(t, natstest.Start(t, 1), 0, "one", cfg)
+	one.append(&Item{Key: "k", ID: "p", Data: []byte("p"), Pass: true})
+	var kept []string
+	_, err := one.stream.Direct(t.Context(), stream.Get{Last: cfg.Prefix + ".id." + stream.Token("k")}, func(msg *nats.Msg) {
+		kept = append(kept, msg.Header.Get(jetstream.MsgTTLHeader))
+	})
+	is.NoErr(err)
+	is.Equal(kept, []string{"2"})
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -187,8 +186,7 @@ func (j *Journal) compose(number uint64, keys []string, p *parcel) (b batch) {
 				}
 				b.passes = append(b.passes, msg)
 				if id != "" {
-					ttl := strconv.Itoa(max(1, int(j.cfg.Window/time.Second)))
-					b.messages = append(b.messages, stream.NewMessage(j.cfg.Prefix+".id."+subject, nil, jetstream.MsgIDHeader, id, jetstream.MsgTTLHeader, ttl))
+					b.messages = append(b.messages, stream.NewMessage(j.cfg.Prefix+".id."+subject, nil, jetstream.MsgIDHeader, id, jetstream.MsgTTLHeader, stream.FormatTTL(j.cfg.Window)))
 					b.of = append(b.of, it)
 				}
 				continue

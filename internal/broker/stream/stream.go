@@ -297,6 +297,11 @@ func NewMessage(subject string, data []byte, headers ...string) *nats.Msg {
 	return msg
 }
 
+// FormatTTL is how a message says for how long it is kept: in whole seconds, for no shorter than d.
+func FormatTTL(d time.Duration) string {
+	return strconv.Itoa(int((d + time.Second - 1) / time.Second))
+}
+
 // FormatSeq writes a place into a header.
 func FormatSeq(seq uint64) string { return strconv.FormatUint(seq, 10) }
 

@@ -26,7 +26,7 @@ const emptyAge = 24 * time.Hour
 // returns the place of the last.
 func (t *Table) Put(ctx context.Context, topic, group string, from uint64, rows []Row, empty bool) (uint64, error) {
 	fade := func(msg *nats.Msg, after time.Duration) {
-		msg.Header[jetstream.MsgTTLHeader] = []string{strconv.Itoa(int((after + time.Second - 1) / time.Second))}
+		msg.Header[jetstream.MsgTTLHeader] = []string{stream.FormatTTL(after)}
 	}
 	some := false // are put
 	for tries := 0; ; {

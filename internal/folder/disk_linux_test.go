@@ -1,0 +1,124 @@
+package folder
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/matryer/is"
+	"github.com/nats-io/nats.go"
+
+	"realtimehub/internal/hubtest"
+	"realtimehub/internal/testkit"
+)
+
+// disk is a disk whose image is a file, in memory that can be used up.
+type disk struct {
+	memory string // a tmpfs, where the image is
+	dir    string // where the disk is mounted
+}
+
+// The disk's image grows to imageSize at most, and the memory has a little more.
+const imageSize = 64 << 20
+
+func newDisk(t *testing.T) *disk {
+	t.Helper()
+	d := &disk{t.TempDir(), t.TempDir()}
+	if err := syscall.Mount("tmpfs", d.memory, "tmpfs", 0, "size=80m"); err != nil {
+		hubtest.Lacks(t, "mounting needs root")
+	}
+	t.Cleanup(func() { syscall.Unmount(d.memory, syscall.MNT_DETACH) })
+	hubtest.Needs(t, "mkfs.ext4")
+	is := is.New(t)
+	file, err := os.Create(d.image())
+	is.NoErr(err)
+	is.NoErr(file.Truncate(imageSize))
+	is.NoErr(file.Close())
+	is.NoErr(exec.Command("mkfs.ext4", "-q", "-O", "^has_journal", d.image()).Run()) // with a journal it would be given up as a whole
+	mountImage(t, d.image(), d.dir)
+	return d
+}
+
+func (d *disk) image() string { return filepath.Join(d.memory, "image") }
+
+func mountImage(t *testing.T, image, dir string) {
+	t.Helper()
+	if err := exec.Command("mount", "-o", "loop,errors=continue", image, dir).Run(); err != nil {
+		hubtest.Lacks(t, "there is no loop device")
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+}
+
+// afterPowerCut is where the disk is mounted with what a power cut leaves on it now.
+func (d *disk) afterPowerCut(t *testing.T) (dir string) {
+	t.Helper()
+	is := is.New(t)
+	image, err := os.ReadFile(d.image())
+	is.NoErr(err)
+	left := filepath.Join(t.TempDir(), "left")
+	is.NoErr(os.WriteFile(left, image, 0o600))
+	dir = t.TempDir()
+	mountImage(t, left, dir)
+	return dir
+}
+
+// A hub that waits for each write does not say that all is on the disk before that is so of what
+// one before it wrote, which did not wait.
+func TestWhatWasNotWaitedForIsOnTheDiskOnceWritesAre(t *testing.T) {
+	is := is.New(t)
+	d := newDisk(t)
+	cfg := configOf(filepath.Join(d.dir, "data"))
+	open(t, cfg).Close()
+	written := filepath.Join("data", storeName, "block") // as by a process that was killed before its next sync
+	is.NoErr(os.WriteFile(filepath.Join(d.dir, written), []byte("acknowledged"), 0o600))
+	is.NoErr(os.WriteFile(filepath.Join(cfg.Dir, bootName), []byte(boot()), 0o600))
+	cfg.Sync = 0
+	f := open(t, cfg)
+	defer f.Close()
+	_, err := os.Stat(filepath.Join(cfg.Dir, bootName))
+	is.True(os.IsNotExist(err))
+	text, err := os.ReadFile(filepath.Join(d.afterPowerCut(t), written))
+	is.NoErr(err)
+	is.Equal(string(text), "acknowledged")
+}
+
+// full uses the disk's memory up: what is written from now on is lost, and only a sync tells of it.
+func (d *disk) full(t *testing.T) (empty func()) {
+	t.Helper()
+	ballast := filepath.Join(d.memory, "ballast")
+	file, err := os.Create(ballast)
+	for err == nil {
+		_, err = file.Write(make([]byte, 64<<10))
+	}
+	file.Close()
+	return func() { os.Remove(ballast) }
+}
+
+// What was acknowledged and could not be brought to the disk may be lost, of which the next start
+// tells, though the disk takes everything again.
+func TestASyncThatFailedIsToldOfByTheNextStart(t *testing.T) {
+	is := is.New(t)
+	d := newDisk(t)
+	cfg := configOf(filepath.Join(d.dir, "data"))
+	f := open(t, cfg)
+	js := connect(t, f)
+	_, err := js.AddStream(&nats.StreamConfig{Name: "kept", Subjects: []string{"kept"}})
+	is.NoErr(err)
+	empty := d.full(t)
+	for range 20 {
+		js.Publish("kept", make([]byte, 256<<10))
+	}
+	testkit.Eventually(t, func() bool { return f.unsynced.Load() })
+	empty()
+	testkit.Eventually(t, func() bool { _, err := js.Publish("kept", []byte("word")); return err == nil })
+	f.Close()
+	f = open(t, cfg)
+	is.True(f.Torn())
+	is.NoErr(f.Settle())
+	f.Close()
+	f = open(t, cfg)
+	defer f.Close()
+	is.True(!f.Torn()) // it was told once
+}
