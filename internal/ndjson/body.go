@@ -36,8 +36,18 @@ type patientBody struct {
 	ending  <-chan struct{}
 	expires time.Time
 
+	ended bool // its end was read
+
 	mu      sync.Mutex
 	reading bool // guarded by mu
+}
+
+// leave bounds the time in which net/http drops what still comes of a body that has not ended.
+// Its client can read the answer meanwhile, which it may not once the connection is closed.
+func (p *patientBody) leave() {
+	if !p.ended {
+		p.rc.SetReadDeadline(time.Now().Add(leaveTime))
+	}
 }
 
 // readUntil sets the deadline of a read, or lifts it at zero.
@@ -95,6 +105,7 @@ func (p *patientBody) Read(into []byte) (int, error) {
 		return 0, err
 	}
 	n, err := p.body.Read(into)
+	p.ended = err == io.EOF
 	switch {
 	case err == nil || err == io.EOF:
 		return n, err
