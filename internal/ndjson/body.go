@@ -141,9 +141,9 @@ func (l *lineReader) next() ([]byte, error) {
 	var skipped error
 	for {
 		part, err := l.in.ReadSlice('\n')
-		switch n := len(l.text) - start; {
+		switch {
 		case skipped != nil:
-		case l.max > 0 && n+len(bytes.TrimRight(part, "\r\n")) > l.max:
+		case l.max > 0 && lineBytes(l.text[start:], part) > l.max:
 			skipped = &http.MaxBytesError{Limit: int64(l.max)}
 		case !l.memory.Use(allowance.BodyCopies * len(part)):
 			skipped = problem.ErrBodies
@@ -163,6 +163,16 @@ func (l *lineReader) next() ([]byte, error) {
 		}
 		return l.text[start:len(l.text):len(l.text)], nil
 	}
+}
+
+// lineBytes is how long a line is that goes on with a part, without its end. A \r that was the last
+// of what had come is of the end if nothing but that follows.
+func lineBytes(begun, part []byte) int {
+	part = bytes.TrimRight(part, "\r\n")
+	if len(part) == 0 {
+		begun = bytes.TrimSuffix(begun, []byte("\r"))
+	}
+	return len(begun) + len(part)
 }
 
 // more says whether a whole line has come.
