@@ -84,3 +84,23 @@ func TestAGoodEndOfLinesKeepsTheConnection(t *testing.T) {
 		}
 	})
 }
+
+// Who reads no answer, and keeps silent at last, is no failure of the hub.
+func TestUnreadAnswersAreNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		h := newSilentHub(t, false, false)
+		defer h.end()
+		conn := h.dial(t)
+		io.WriteString(conn, linesHead("?results=all", "Transfer-Encoding: chunked\r\n"))
+		for range 2000 { // whose answers are more than a connection holds
+			fmt.Fprintf(conn, "%x\r\n%s\r\n", len(lineOf), lineOf)
+		}
+		time.Sleep(time.Minute) // 30 s are for an answer to be read, and as many for a byte to come
+		values := scrape(t, h.api.Handler())
+		is.Equal(values[`realtime_events_refused_total{code="BodyTimeout"}`], 1.0)
+		failed, counted := values[`realtime_events_refused_total{code="Internal"}`]
+		is.True(counted)
+		is.Equal(failed, 0.0)
+	})
+}

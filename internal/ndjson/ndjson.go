@@ -91,8 +91,8 @@ func Serve(w http.ResponseWriter, r *http.Request, in Intake) error {
 			return nil // nobody reads the answers
 		}
 		if end != nil {
-			if over, err := s.end(end); over {
-				return err
+			if s.end(end) {
+				return nil
 			}
 		}
 	}
@@ -181,16 +181,17 @@ func (s *session) put(answer any) error {
 	return s.out.put(answer)
 }
 
-// end answers the line that could not be read, and says whether it was the last.
-func (s *session) end(why error) (over bool, err error) {
-	if why == io.EOF {
-		return true, s.put(s.sum)
+// end answers the line that could not be read, and says whether it was the last, or nobody reads
+// the answers.
+func (s *session) end(why error) (over bool) {
+	if why != io.EOF {
+		unread := s.refuse(s.n, why) != nil
+		if _, broken := errors.AsType[*readError](why); !broken {
+			return unread
+		}
 	}
-	err = s.refuse(s.n, why)
-	if _, broken := errors.AsType[*readError](why); broken {
-		return true, s.put(s.sum)
-	}
-	return err != nil, nil
+	s.put(s.sum)
+	return true
 }
 
 func (s *lineSummary) add(r delivery.Receipt) {
