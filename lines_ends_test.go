@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -102,5 +103,35 @@ func TestUnreadAnswersAreNoFailure(t *testing.T) {
 		failed, counted := values[`realtime_events_refused_total{code="Internal"}`]
 		is.True(counted)
 		is.Equal(failed, 0.0)
+	})
+}
+
+// Who leaves while its lines wait for their rate is no failure of the hub.
+func TestLeavingWhileLinesWaitIsNoFailure(t *testing.T) {
+	eachTransport(t, func(t *testing.T, secure, http2 bool) {
+		is := is.New(t)
+		h := newSilentHub(t, secure, http2, "REALTIME_PUBLISH_RATE=1")
+		defer h.end()
+		is.Equal(publishSlowly(t, h, strings.NewReader(strings.Repeat(lineOf, maxTogether))), `{"accepted":64,"refused":0}`) // all that the rate allows at once
+		ctx, leave := context.WithCancel(t.Context())
+		defer leave()
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, h.url+"/v1/events", strings.NewReader(strings.Repeat(lineOf, 2)))
+		is.NoErr(err)
+		r.Header.Set("Content-Type", "application/x-ndjson")
+		go func() {
+			if res, err := h.client.Do(r); err == nil {
+				res.Body.Close()
+			}
+		}()
+		synctest.Wait()
+		is.True(h.api.limits.Met()["publish"] > 0)
+		leave()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		values := scrape(t, h.api.Handler())
+		failed, counted := values[`realtime_events_refused_total{code="Internal"}`]
+		is.True(counted)
+		is.Equal(failed, 0.0)
+		is.True(values[`realtime_events_refused_total{code="BodyUnreadable"}`] > 0)
 	})
 }

@@ -45,7 +45,8 @@ const Small Limit = 64 << 10
 // firstRoom is the memory that a body gets before any of it has come.
 const firstRoom = 4 << 10
 
-var errBrokeOff = &problem.Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the connection ended in the middle of the body"}
+// ErrBrokeOff is of a client that left before its request was answered.
+var ErrBrokeOff = &problem.Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the connection ended in the middle of the body"}
 
 // Read reads a whole JSON body.
 func (l Limit) Read(r *http.Request, memory *allowance.Call) ([]byte, error) {
@@ -89,7 +90,7 @@ func (l Limit) Bytes(r *http.Request, memory *allowance.Call) ([]byte, error) {
 		case l > 0 && len(body) > int(l):
 			return nil, tooLarge
 		case err == io.EOF && announced > int64(len(body)), err != nil && err != io.EOF:
-			return nil, errBrokeOff
+			return nil, ErrBrokeOff
 		case err == io.EOF:
 			return body, nil
 		}
