@@ -178,7 +178,7 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *acces
 		return err
 	}
 	err := publish(events, of)
-	if problem.EventIDs(err) == nil && err != nil && len(events) > 1 { // nothing was stored: one of them may be why
+	if err != nil && err != request.ErrBrokeOff && problem.EventIDs(err) == nil && len(events) > 1 { // nothing was stored: one of them may be why
 		for i := range events {
 			errs[of[i]] = nil
 			publish(events[i:i+1], of[i:i+1])
@@ -218,7 +218,7 @@ func (p *publisher) accept(ctx, taking context.Context, who *access.Caller, even
 		}
 		counts[e.TenantID]++
 	}
-	if err := p.limit(taking, counts); err != nil {
+	if err := p.limit(ctx, taking, counts); err != nil {
 		return nil, err
 	}
 	receipts, err := p.publish(ctx, events, sent)
@@ -229,11 +229,15 @@ func (p *publisher) accept(ctx, taking context.Context, who *access.Caller, even
 }
 
 // limit takes events of the rate, or waits until it can, as accept says.
-func (p *publisher) limit(taking context.Context, events map[string]int) error {
+func (p *publisher) limit(ctx, taking context.Context, events map[string]int) error {
 	if taking == nil {
 		return p.limits.Publish(events)
 	}
-	return p.limits.AwaitPublish(taking, events)
+	err := p.limits.AwaitPublish(taking, events)
+	if err != nil && ctx.Err() != nil {
+		return request.ErrBrokeOff // nobody is there to be told
+	}
+	return err
 }
 
 // sending is who sends so many bytes at once.

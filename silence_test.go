@@ -168,6 +168,7 @@ func (b *buffered) Close() error {
 // silentHub is a hub with its server, in a bubble, and a client of one transport.
 type silentHub struct {
 	*Hub
+	api    *api
 	client *http.Client
 	url    string
 	end    func()
@@ -188,7 +189,7 @@ func newSilentHub(t *testing.T, secure, http2 bool, s ...string) *silentHub {
 	api := NewAPI(hub, openDoor(t), access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate}), APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Logger: logger,
 	})
-	h := &silentHub{Hub: hub, url: "http://localhost:8080"}
+	h := &silentHub{Hub: hub, api: api, url: "http://localhost:8080"}
 	listener := newPipes()
 	var certificate *serve.Certificate
 	var roots *x509.CertPool

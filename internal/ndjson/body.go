@@ -36,8 +36,18 @@ type patientBody struct {
 	ending  <-chan struct{}
 	expires time.Time
 
+	ended bool // its end was read
+
 	mu      sync.Mutex
 	reading bool // guarded by mu
+}
+
+// leave bounds the time in which net/http drops what still comes of a body that has not ended.
+// Its client can read the answer meanwhile, which it may not once the connection is closed.
+func (p *patientBody) leave() {
+	if !p.ended {
+		p.rc.SetReadDeadline(time.Now().Add(leaveTime))
+	}
 }
 
 // readUntil sets the deadline of a read, or lifts it at zero.
@@ -95,6 +105,7 @@ func (p *patientBody) Read(into []byte) (int, error) {
 		return 0, err
 	}
 	n, err := p.body.Read(into)
+	p.ended = err == io.EOF
 	switch {
 	case err == nil || err == io.EOF:
 		return n, err
@@ -130,9 +141,9 @@ func (l *lineReader) next() ([]byte, error) {
 	var skipped error
 	for {
 		part, err := l.in.ReadSlice('\n')
-		switch n := len(l.text) - start; {
+		switch {
 		case skipped != nil:
-		case l.max > 0 && n+len(bytes.TrimRight(part, "\r\n")) > l.max:
+		case l.max > 0 && lineBytes(l.text[start:], part) > l.max:
 			skipped = &http.MaxBytesError{Limit: int64(l.max)}
 		case !l.memory.Use(allowance.BodyCopies * len(part)):
 			skipped = problem.ErrBodies
@@ -152,6 +163,16 @@ func (l *lineReader) next() ([]byte, error) {
 		}
 		return l.text[start:len(l.text):len(l.text)], nil
 	}
+}
+
+// lineBytes is how long a line is that goes on with a part, without its end. A \r that was the last
+// of what had come is of the end if nothing but that follows.
+func lineBytes(begun, part []byte) int {
+	part = bytes.TrimRight(part, "\r\n")
+	if len(part) == 0 {
+		begun = bytes.TrimSuffix(begun, []byte("\r"))
+	}
+	return len(begun) + len(part)
 }
 
 // more says whether a whole line has come.

@@ -17,6 +17,7 @@ import (
 // Bounds of NDJSON publishing.
 const (
 	bodyTimeout = 30 * time.Second // for a client that keeps silent in the middle of its lines
+	leaveTime   = time.Second      // for what comes of a body after its answer
 	// maxTogether lines that have come are published together: so their
 	// acknowledgements are awaited together.
 	maxTogether = 64
@@ -73,8 +74,12 @@ func Serve(w http.ResponseWriter, r *http.Request, in Intake) error {
 	}
 	rc := begin(w)
 	s := &session{in: in, all: results == "all", out: newSpool(w, in.Answer)}
-	defer s.out.finish()
+	if r.ProtoMajor == 1 {
+		s.head = w.Header()
+	}
 	s.body = &patientBody{body: r.Body, rc: rc, ending: in.Ending, expires: in.Expires}
+	defer s.body.leave()
+	defer s.out.finish()
 	s.lines = lineReader{in: bufio.NewReaderSize(s.body, lineBuffer), max: in.MaxLine, memory: in.Body}
 	taking, stop := context.WithCancelCause(r.Context())
 	defer stop(nil)
@@ -86,8 +91,8 @@ func Serve(w http.ResponseWriter, r *http.Request, in Intake) error {
 			return nil // nobody reads the answers
 		}
 		if end != nil {
-			if over, err := s.end(end); over {
-				return err
+			if s.end(end) {
+				return nil
 			}
 		}
 	}
@@ -111,6 +116,7 @@ type session struct {
 	body  *patientBody
 	lines lineReader
 	out   *spool
+	head  http.Header // of an answer over HTTP/1 that has not begun, else nil
 	sum   lineSummary
 
 	n       int      // lines that were read
@@ -149,7 +155,7 @@ func (s *session) answer(receipts []delivery.Receipt, errs []error) (err error) 
 		default:
 			s.sum.add(got)
 			if s.all {
-				err = s.out.put(lineReceipt{number, delivery.NewReceiptJSON(got)})
+				err = s.put(lineReceipt{number, delivery.NewReceiptJSON(got)})
 			}
 		}
 		if err != nil {
@@ -162,19 +168,30 @@ func (s *session) answer(receipts []delivery.Receipt, errs []error) (err error) 
 func (s *session) refuse(line int, err error) error {
 	s.sum.Refused++
 	s.in.Refused(err)
-	return s.out.put(problemOf(line, err))
+	return s.put(problemOf(line, err))
 }
 
-// end answers the line that could not be read, and says whether it was the last.
-func (s *session) end(why error) (over bool, err error) {
-	if why == io.EOF {
-		return true, s.out.put(s.sum)
+// put answers. Where the answer begins before the body has ended, its connection is for no other
+// request: what follows on it may be the rest of this one.
+func (s *session) put(answer any) error {
+	if s.head != nil && !s.body.ended {
+		s.head.Set("Connection", "close")
 	}
-	err = s.refuse(s.n, why)
-	if _, broken := errors.AsType[*readError](why); broken {
-		return true, s.out.put(s.sum)
+	s.head = nil
+	return s.out.put(answer)
+}
+
+// end answers the line that could not be read, and says whether it was the last, or nobody reads
+// the answers.
+func (s *session) end(why error) (over bool) {
+	if why != io.EOF {
+		unread := s.refuse(s.n, why) != nil
+		if _, broken := errors.AsType[*readError](why); !broken {
+			return unread
+		}
 	}
-	return err != nil, nil
+	s.put(s.sum)
+	return true
 }
 
 func (s *lineSummary) add(r delivery.Receipt) {

@@ -1,11 +1,13 @@
 package request
 
 import (
+	"errors"
 	"io"
 	"math"
 	"mime"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 
@@ -45,7 +47,11 @@ const Small Limit = 64 << 10
 // firstRoom is the memory that a body gets before any of it has come.
 const firstRoom = 4 << 10
 
-var errBrokeOff = &problem.Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the connection ended in the middle of the body"}
+// ErrBrokeOff is of a client that left before its request was answered.
+var ErrBrokeOff = &problem.Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the connection ended in the middle of the body"}
+
+// errSlow is of a body for which the server's time for a request was too short.
+var errSlow = &problem.Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the body did not come whole within 30 s"}
 
 // Read reads a whole JSON body.
 func (l Limit) Read(r *http.Request, memory *allowance.Call) ([]byte, error) {
@@ -88,8 +94,10 @@ func (l Limit) Bytes(r *http.Request, memory *allowance.Call) ([]byte, error) {
 		switch {
 		case l > 0 && len(body) > int(l):
 			return nil, tooLarge
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, errSlow
 		case err == io.EOF && announced > int64(len(body)), err != nil && err != io.EOF:
-			return nil, errBrokeOff
+			return nil, ErrBrokeOff
 		case err == io.EOF:
 			return body, nil
 		}

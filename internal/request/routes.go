@@ -16,7 +16,7 @@ var ErrNothingHere = &problem.Problem{Status: http.StatusNotFound, Code: "NotFou
 func IsClean(u *url.URL) bool {
 	escaped := u.EscapedPath()
 	clean := path.Clean(escaped)
-	return escaped == clean || escaped == clean+"/"
+	return escaped == clean || clean != "/" && escaped == clean+"/"
 }
 
 // NoRoute tells a wrong method (405, with Allow) from a path that is not there.

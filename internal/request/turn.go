@@ -44,7 +44,7 @@ func turnPast(ctx context.Context, few int, tenant string, size int) (over func(
 		return func() {}, nil
 	}
 	if over, err = largeTurn(ctx, tenant); err != nil {
-		return nil, errBrokeOff // nobody is there to be told
+		return nil, ErrBrokeOff // nobody is there to be told
 	}
 	return over, nil
 }

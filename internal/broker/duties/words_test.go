@@ -62,7 +62,7 @@ func TestAHubEndsWhileABackupIsRestored(t *testing.T) {
 		is.Equal(k.Stats().Lost, int64(1))
 	case <-time.After(time.Minute):
 		t.Error("it does not end")
-		restored(true)
+		restored.End(true)
 		<-ended
 	}
 }
