@@ -119,7 +119,7 @@ func (h *Hub) Waits() bool { return h.tenants.InCluster() || !h.members.OwnsMemb
 // Publish accepts events, all or none, and hands them to the streams of their
 // targets: those of one tenant take consecutive places, in the order given. It
 // waits for a membership service, if there is one, and for no client. Ids and
-// timestamps are filled in. ErrMembership, ErrNotStored: nothing was stored; an
+// timestamps are filled in. ErrMembership, ErrNotStored, allowance.ErrTenant: nothing was stored; an
 // *UnconfirmedError: it may have been.
 func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]delivery.Receipt, error) {
 	now := time.Now()
@@ -132,6 +132,11 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]delivery.Re
 		return nil, err
 	}
 	h.tenants.EnsureRooms(ctx, events)
+	pledge := duty.NewPledge(h.quotas)
+	defer pledge.Close()
+	if err := h.pledge(pledge, events); err != nil {
+		return nil, err
+	}
 	count := h.tenants.CountRemote(ctx, events) // meanwhile
 	if err := h.append(ctx, entries); err != nil {
 		return nil, err
@@ -190,6 +195,19 @@ func (h *Hub) unconfirmed(entries []*history.Entry, err error) error {
 	}
 	h.count.Unconfirmed(len(entries))
 	return history.NewUnconfirmed(ids, err)
+}
+
+// pledge takes what is needed to keep who owes an acknowledgement of events with a deadline.
+func (h *Hub) pledge(pledge *duty.Pledge, events []*event.Event) error {
+	for _, e := range events {
+		if e.Deadline == 0 {
+			continue
+		}
+		if err := pledge.Add(e, h.members.CountRecipients(e)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // oblige has the recipients of entries with a deadline owe an acknowledgement. If it fails,

@@ -41,6 +41,21 @@ func (m *Members) Recipients(ctx context.Context, e *history.Entry) ([]event.Pro
 	return withoutExcluded(e.Event, members), err
 }
 
+// CountRecipients is how many Recipients of an event there will be, about: nobody is asked, and those
+// whom it excludes are counted.
+func (m *Members) CountRecipients(e *event.Event) int {
+	r, isRoom := e.Target.Room()
+	if !isRoom {
+		return len(e.Target.Profiles)
+	}
+	t := m.tenants.find(e.TenantID)
+	if t == nil {
+		return 0
+	}
+	defer t.mu.Unlock()
+	return t.rooms.Of(r).Len()
+}
+
 // roomsTime is how long an event waits until this hub knows of its tenant's rooms.
 const roomsTime = 300 * time.Millisecond
 

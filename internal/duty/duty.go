@@ -103,19 +103,28 @@ const openBytes = 512
 func newOpen(d *Duty, k *docket) *open {
 	n := len(d.Recipients)
 	o := &open{Duty: d, docket: k, acked: make([]uint32, n), reported: newBits(n), left: n}
-	o.bytes = openBytes + d.Event.Weight() + sized.Block(32*n) + sized.Block(4*n) + sized.Block(n/8)
+	o.bytes = weight(d.Event, n)
 	for _, p := range d.Recipients {
 		o.bytes += p.Bytes() // which members share with their room, while they are in it
-	}
-	if !o.wide() {
-		o.bytes += int64(n) * (k.narrow.Each() + 16)
 	}
 	return o
 }
 
-// wide says that a duty has so many recipients that they are searched for in its list. Those
-// of others are found by who they are.
-func (o *open) wide() bool { return len(o.Recipients) > 64 }
+// weight is how many bytes the duty of an event takes with so many recipients, without their names.
+func weight(e *event.Event, recipients int) int64 {
+	bytes := openBytes + e.Weight() + sized.Block(32*recipients) + sized.Block(4*recipients) + sized.Block(recipients/8)
+	if recipients <= mostNarrow {
+		var k docket
+		bytes += int64(recipients) * (k.narrow.Each() + 16)
+	}
+	return bytes
+}
+
+// mostNarrow is how many recipients a duty has at most that are found by who they are.
+const mostNarrow = 64
+
+// wide says that a duty has so many recipients that they are searched for in its list.
+func (o *open) wide() bool { return len(o.Recipients) > mostNarrow }
 
 // acknowledge notes that somebody has acknowledged the event, and says whether they are one of
 // its recipients.
