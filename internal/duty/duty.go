@@ -85,6 +85,7 @@ type open struct {
 	due      due.Item
 	docket   *docket
 	acked    []uint32 // of Recipients, by their index: milliseconds since the event; 0: not yet
+	answered int      // of Recipients who have acknowledged
 	reported bits
 	left     int       // of Recipients who have neither acknowledged nor been reported
 	judgeAt  time.Time // by this process's clock
@@ -134,6 +135,7 @@ func (o *open) acknowledge(p event.Profile, at time.Time) bool {
 		return found
 	}
 	o.acked[i] = o.since(at)
+	o.answered++
 	if !o.reported.has(i) {
 		o.settle(1)
 	}
@@ -204,6 +206,7 @@ func (o *open) restore(came []Result) {
 		switch r.State {
 		case Acknowledged:
 			o.acked[i] = o.since(r.At)
+			o.answered++
 		case Reported:
 			o.reported.set(i)
 			o.earlyAt = r.At
@@ -249,14 +252,43 @@ func (o *open) at(i int) time.Time {
 	return o.lateAt
 }
 
-// results adds what came of the event for its recipients.
+// results adds what came of the event for its recipients, as far as a query asks for it. It looks at
+// those alone: the judge waits meanwhile.
 func (o *open) results(q Query, r *Results) {
 	r.Duty = o.Duty
-	list := make([]Result, len(o.Recipients))
-	for i, p := range o.Recipients {
-		list[i] = Result{p, o.state(i), o.at(i)}
+	for state, n := range o.counts() {
+		if n > 0 {
+			r.Counts[state] += n
+		}
 	}
-	r.Add(list, q)
+	from, to := o.asked(q)
+	most := min(to, from+q.Limit-len(r.List))
+	for i := from; i < most; i++ {
+		r.List = append(r.List, Result{o.Recipients[i], o.state(i), o.at(i)})
+	}
+	r.More = r.More || most < to
+}
+
+// counts are how many recipients the event came to what for.
+func (o *open) counts() map[State]int {
+	return map[State]int{Acknowledged: o.answered, Owed: o.left, Reported: len(o.Recipients) - o.answered - o.left}
+}
+
+// asked are the indexes of the recipients that a query is about, from one on and before another.
+func (o *open) asked(q Query) (from, to int) {
+	ref := q.After
+	if q.Only != nil {
+		ref = *q.Only
+	}
+	at, found := slices.BinarySearchFunc(o.Recipients, ref, event.CompareProfiles)
+	next := at
+	if found {
+		next++
+	}
+	if q.Only != nil {
+		return at, next
+	}
+	return next, len(o.Recipients)
 }
 
 // bits is a set of small numbers.
