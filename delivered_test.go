@@ -203,6 +203,36 @@ func TestReceipts(t *testing.T) {
 	}
 }
 
+// Receipts are of those who were in the room as the event took its place, whoever has left or joined it
+// since.
+func TestReceiptsOfWhoHasLeft(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	h := newTestHub(t)
+	const members = "/v1/tenants/acme/conversations/c/members"
+	h.changes(t, "PUT", members, `{"members":["left","stays"]}`)
+	left := h.open(t, "tenant=acme&profile=left")
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"a.b","payload":1,"target":{"kind":"conversation","conversationId":"c"}}`)
+	left.until(t, "a.b")
+	h.changes(t, "PUT", members, `{"members":["stays","joins"]}`)
+	list, _ := h.receipts(t, "acme", "e", "")
+	is.Equal(list, []string{"left sent sentUnacknowledged", "stays owed noConnection"})
+	for profile, want := range map[string]string{"left": "left sent sentUnacknowledged", "joins": "joins owed notAMember"} {
+		one, _ := h.receipts(t, "acme", "e", "?profile="+profile)
+		is.Equal(one, []string{want})
+	}
+}
+
+// Of whom an event was for that has left a service's room nothing is known.
+func TestReceiptsOfAServicesRoom(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = anyRoom{} })
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"a.b","payload":1,"target":{"kind":"conversation","conversationId":"c"}}`)
+	one, _ := h.receipts(t, "acme", "e", "?profile=left")
+	is.Equal(one, []string{"left unknown unknown"})
+}
+
 // The commands ask a hub that runs, as any service does.
 func TestWhyCommand(t *testing.T) {
 	is := is.New(t)

@@ -134,7 +134,7 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]delivery.Re
 	h.tenants.EnsureRooms(ctx, events)
 	pledge := duty.NewPledge(h.quotas)
 	defer pledge.Close()
-	if err := h.pledge(pledge, events); err != nil {
+	if err := pledge.Add(events, h.members.CountRecipients); err != nil {
 		return nil, err
 	}
 	count := h.tenants.CountRemote(ctx, events) // meanwhile
@@ -197,19 +197,6 @@ func (h *Hub) unconfirmed(entries []*history.Entry, err error) error {
 	return history.NewUnconfirmed(ids, err)
 }
 
-// pledge takes what is needed to keep who owes an acknowledgement of events with a deadline.
-func (h *Hub) pledge(pledge *duty.Pledge, events []*event.Event) error {
-	for _, e := range events {
-		if e.Deadline == 0 {
-			continue
-		}
-		if err := pledge.Add(e, h.members.CountRecipients(e)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // oblige has the recipients of entries with a deadline owe an acknowledgement. If it fails,
 // sending them again with the same ids does it.
 func (h *Hub) oblige(ctx context.Context, entries []*history.Entry) error {
@@ -270,6 +257,11 @@ func (h *Hub) Explain(ctx context.Context, d *duty.Duty, of []event.Profile) []d
 // Recipients implements receipts.Hub.
 func (h *Hub) Recipients(ctx context.Context, e *history.Entry) ([]event.Profile, error) {
 	return h.members.Recipients(ctx, e)
+}
+
+// IsRecipient implements receipts.Hub.
+func (h *Hub) IsRecipient(ctx context.Context, e *history.Entry, p event.Profile) (is, known bool, err error) {
+	return h.members.IsRecipient(ctx, e, p)
 }
 
 // Results implements receipts.Hub.

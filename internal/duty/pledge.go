@@ -18,14 +18,19 @@ func NewPledge(pools *allowance.Pools) *Pledge {
 	return &Pledge{pools: pools, taken: map[string]int64{}}
 }
 
-// Add takes what the duty of an event with so many recipients will take, or nothing:
-// allowance.ErrTenant.
-func (p *Pledge) Add(e *event.Event, recipients int) error {
-	bytes := weight(e, recipients)
-	if !p.pools.State.Take(e.TenantID, bytes) {
-		return allowance.ErrTenant
+// Add takes what the duties of events will take: of those with a deadline, each for as many recipients
+// as count says. allowance.ErrTenant: not all may be taken.
+func (p *Pledge) Add(events []*event.Event, count func(*event.Event) int) error {
+	for _, e := range events {
+		if e.Deadline == 0 {
+			continue
+		}
+		bytes := weight(e, count(e))
+		if !p.pools.State.Take(e.TenantID, bytes) {
+			return allowance.ErrTenant
+		}
+		p.taken[e.TenantID] += bytes
 	}
-	p.taken[e.TenantID] += bytes
 	return nil
 }
 
