@@ -238,13 +238,14 @@ type verdict struct {
 // dueLocked takes off the queue what is due at a time, but not too many, and says whether there
 // may be acknowledgements of it that have not been handed over.
 func (j *Judge) dueLocked(now time.Time) (ready []*verdict, unsettled bool) {
-	for len(ready) < max(1, j.cfg.AtOnce) {
+	for forgotten := 0; len(ready) < max(1, j.cfg.AtOnce) && forgotten < forgetPiece; {
 		o, any := j.due.Next(now)
 		if !any {
 			break
 		}
 		if o.over {
 			j.forgetLocked(o)
+			forgotten++
 			continue
 		}
 		j.due.Set(o, time.Time{}) // judgedLocked says when again

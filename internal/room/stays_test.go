@@ -49,15 +49,16 @@ func TestManyStaysAreFoundOnce(t *testing.T) {
 func TestWhoWasThere(t *testing.T) {
 	is := is.New(t)
 	var r Memberships[*int]
+	carol := event.Profile{Type: "user", ID: "carol"}
 	in, other := event.Room{Kind: event.KindGroup, ID: "g"}, event.Room{Kind: event.KindGroup, ID: "h"}
 	was := func(p event.Profile, place uint64) [2]bool {
 		is, known := r.Was(in, p, place)
 		return [2]bool{is, known}
 	}
 	r.Add(in, alice, 1)
-	r.Add(other, bob, 1)
+	r.Add(other, carol, 1)
 	r.Remove(in, alice, 3)
-	r.Remove(other, bob, 3)
+	r.Remove(other, carol, 3)
 	r.Add(in, bob, 3)
 	is.Equal(was(alice, 1), [2]bool{false, true})
 	is.Equal(was(alice, 3), [2]bool{true, true})
