@@ -204,6 +204,36 @@ func TestReceipts(t *testing.T) {
 	}
 }
 
+// Receipts are of those who were in the room as the event took its place, whoever has left or joined it
+// since.
+func TestReceiptsOfWhoHasLeft(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	h := newTestHub(t)
+	const members = "/v1/tenants/acme/conversations/c/members"
+	h.changes(t, "PUT", members, `{"members":["left","stays"]}`)
+	left := h.open(t, "tenant=acme&profile=left")
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"a.b","payload":1,"target":{"kind":"conversation","conversationId":"c"}}`)
+	left.until(t, "a.b")
+	h.changes(t, "PUT", members, `{"members":["stays","joins"]}`)
+	list, _ := h.receipts(t, "acme", "e", "")
+	is.Equal(list, []string{"left sent sentUnacknowledged", "stays owed noConnection"})
+	for profile, want := range map[string]string{"left": "left sent sentUnacknowledged", "joins": "joins owed notAMember"} {
+		one, _ := h.receipts(t, "acme", "e", "?profile="+profile)
+		is.Equal(one, []string{want})
+	}
+}
+
+// Of whom an event was for that has left a service's room nothing is known.
+func TestReceiptsOfAServicesRoom(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = anyRoom{} })
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"a.b","payload":1,"target":{"kind":"conversation","conversationId":"c"}}`)
+	one, _ := h.receipts(t, "acme", "e", "?profile=left")
+	is.Equal(one, []string{"left unknown unknown"})
+}
+
 // The commands ask a hub that runs, as any service does.
 func TestWhyCommand(t *testing.T) {
 	is := is.New(t)
@@ -249,4 +279,47 @@ func TestAcknowledgedBehindTheEnd(t *testing.T) {
 	status, _ := node.fromOutside().Do(t, "POST", "/v1/connections/"+c.ConnectionID+"/ack", `{"cursor":"`+cursor+`"}`)
 	is.Equal(status, 204)
 	h.hasAcknowledged(t, "e1", "me")
+}
+
+// A tenant whose events owe more acknowledgements than its share has room for is refused further ones,
+// of which nothing is stored; others do not notice.
+func TestDeadlinesHaveAShare(t *testing.T) {
+	alone(t, "each hub has its own memory")
+	is := is.New(t)
+	h := newTestHub(t, withState(1<<20))
+	h.changes(t, "PUT", "/v1/tenants/evil/groups/g/members", `{"members":["1","2"]}`)
+	publish := func(id, target string) (int, any) {
+		status, answer := h.post(t, "/v1/events", `{"tenantId":"evil","id":"`+id+`","type":"a.b","payload":1,"deadline":"24h","target":`+target+`}`)
+		return status, answer["code"]
+	}
+	const one, group = `{"kind":"profile","profiles":["1"]}`, `{"kind":"group","groupId":"g"}`
+	n := 0
+	for ; n < 2_000; n++ {
+		if status, code := publish(fmt.Sprint("e", n), []string{one, group}[n%2]); status != 202 {
+			is.Equal(status, 503)
+			is.Equal(code, "ShareUsedUp")
+			break
+		}
+		if n == 0 {
+			kept := h.quotas.State.Of("evil")
+			status, _ := publish("e0", one)
+			is.Equal(status, 202)
+			is.Equal(h.quotas.State.Of("evil"), kept) // a duplicate takes nothing
+		}
+	}
+	is.True(n > 100)
+	is.True(n < 2_000)
+	is.Equal(h.duties.Stats().Open, n)
+	kept := h.quotas.State.Of("evil")
+	is.True(kept <= h.quotas.State.All()/2+4<<10) // and it leaves as much
+	for range 100 {
+		publish("more", group)
+	}
+	is.Equal(h.quotas.State.Of("evil"), kept) // what is refused takes nothing
+	_, answer := h.do(t, "GET", "/v1/tenants/evil/events/more", "")
+	is.Equal(answer["code"], "EventNotFound")
+	h.accepted(t, "/v1/events", `{"tenantId":"evil","type":"a.b","payload":1,"target":`+group+`}`) // without a deadline
+	h.changes(t, "PUT", "/v1/tenants/good/groups/g/members", `{"members":["1","2"]}`)
+	h.open(t, "tenant=good&profile=1")
+	h.accepted(t, "/v1/events", `{"tenantId":"good","type":"a.b","payload":1,"deadline":"24h","target":`+group+`}`)
 }

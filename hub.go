@@ -119,7 +119,7 @@ func (h *Hub) Waits() bool { return h.tenants.InCluster() || !h.members.OwnsMemb
 // Publish accepts events, all or none, and hands them to the streams of their
 // targets: those of one tenant take consecutive places, in the order given. It
 // waits for a membership service, if there is one, and for no client. Ids and
-// timestamps are filled in. ErrMembership, ErrNotStored: nothing was stored; an
+// timestamps are filled in. ErrMembership, ErrNotStored, allowance.ErrTenant: nothing was stored; an
 // *UnconfirmedError: it may have been.
 func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]delivery.Receipt, error) {
 	now := time.Now()
@@ -132,6 +132,11 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]delivery.Re
 		return nil, err
 	}
 	h.tenants.EnsureRooms(ctx, events)
+	pledge := duty.NewPledge(h.quotas)
+	defer pledge.Close()
+	if err := pledge.Add(events, h.members.CountRecipients); err != nil {
+		return nil, err
+	}
 	count := h.tenants.CountRemote(ctx, events) // meanwhile
 	if err := h.append(ctx, entries); err != nil {
 		return nil, err
@@ -252,6 +257,11 @@ func (h *Hub) Explain(ctx context.Context, d *duty.Duty, of []event.Profile) []d
 // Recipients implements receipts.Hub.
 func (h *Hub) Recipients(ctx context.Context, e *history.Entry) ([]event.Profile, error) {
 	return h.members.Recipients(ctx, e)
+}
+
+// IsRecipient implements receipts.Hub.
+func (h *Hub) IsRecipient(ctx context.Context, e *history.Entry, p event.Profile) (is, known bool, err error) {
+	return h.members.IsRecipient(ctx, e, p)
 }
 
 // Results implements receipts.Hub.

@@ -10,7 +10,7 @@ export const WHY = {
   noConnection: 'They have no connection.',
   notAMember: 'They were not a member of its room.',
   notATarget: 'It was for others.',
-  unknown: 'Another hub, which may know, does not answer.',
+  unknown: 'Another hub, which may know, does not answer; or it is not known whether they were a member of its room then.',
 };
 
 /** What came of an event for somebody. */
@@ -19,5 +19,5 @@ export const STATES = {
   reported: 'did not acknowledge it by its deadline, and was reported to the service',
   sent: 'was sent it',
   owed: 'has not got it',
-  unknown: 'may have acknowledged it or not, since that is no longer kept',
+  unknown: 'may have acknowledged it or not, since that is not known any more',
 };

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
-
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 )
@@ -27,8 +25,9 @@ func profilesOf(members []*member) []event.Profile {
 	return list
 }
 
-// Recipients are those whom an event was for that a log has taken. Of a room they are its
-// members as the event took its place; or those of now, where it took it long ago.
+// Recipients are those whom an event was for that a log has taken. Of a room they are its members as
+// the event took its place, as far as is remembered; or those of now, where another service owns
+// membership and the event was not published just now.
 func (m *Members) Recipients(ctx context.Context, e *history.Entry) ([]event.Profile, error) {
 	r, isRoom := e.Event.Target.Room()
 	switch {
@@ -36,9 +35,62 @@ func (m *Members) Recipients(ctx context.Context, e *history.Entry) ([]event.Pro
 		return withoutExcluded(e.Event, slices.Clone(e.Event.Target.Profiles)), nil
 	case e.Recipients != nil:
 		return e.Recipients, nil
+	case m.OwnsMembership():
+		members, err := m.membersThen(ctx, e.Event.TenantID, r, e.Cursor.Seq)
+		return withoutExcluded(e.Event, members), err
 	}
 	members, err := m.Members(ctx, e.Event.TenantID, r, func(int) (func(), error) { return func() {}, nil })
 	return withoutExcluded(e.Event, members), err
+}
+
+// membersThen are those who belonged to a room at a place, as far as is remembered, in no order.
+func (m *Members) membersThen(ctx context.Context, tenant string, r event.Room, place uint64) ([]event.Profile, error) {
+	t, err := m.look(ctx, tenant)
+	if t == nil {
+		return nil, err
+	}
+	members, former := t.rooms.Then(r, place), t.rooms.Former(r, place, t.restLocked)
+	t.mu.Unlock()
+	list := append(profilesOf(members), former...)
+	slices.SortFunc(list, event.CompareProfiles)
+	return slices.Compact(list), nil
+}
+
+// IsRecipient says whether an event that a log has taken was for somebody. known is false where it is
+// not remembered whether they belonged to its room then.
+func (m *Members) IsRecipient(ctx context.Context, e *history.Entry, p event.Profile) (is, known bool, err error) {
+	r, isRoom := e.Event.Target.Room()
+	switch {
+	case slices.Contains(e.Event.Target.ExcludeProfiles, p):
+		return false, true, nil
+	case !isRoom:
+		return e.Event.Target.Kind == event.KindTenant || slices.Contains(e.Event.Target.Profiles, p), true, nil
+	case !m.OwnsMembership():
+		is, _, err = m.Member(ctx, e.Event.TenantID, r, p)
+		return is, is, err
+	}
+	t, err := m.look(ctx, e.Event.TenantID)
+	if t == nil {
+		return false, true, err
+	}
+	defer t.mu.Unlock()
+	is, known = t.rooms.Was(r, p, e.Cursor.Seq)
+	return is, known, nil
+}
+
+// CountRecipients is how many Recipients of an event there will be, about: nobody is asked, and those
+// whom it excludes are counted.
+func (m *Members) CountRecipients(e *event.Event) int {
+	r, isRoom := e.Target.Room()
+	if !isRoom {
+		return len(e.Target.Profiles)
+	}
+	t := m.tenants.find(e.TenantID)
+	if t == nil {
+		return 0
+	}
+	defer t.mu.Unlock()
+	return t.rooms.Of(r).Len()
 }
 
 // roomsTime is how long an event waits until this hub knows of its tenant's rooms.
@@ -195,77 +247,6 @@ func (s *Streams) excludedLocked(t *tenant, excluded *event.Excluded, in func(ev
 // elsewhere says that a person has connections to other hubs, as far as this one has been told.
 func (t *Tenants) elsewhere(c *Connection) bool {
 	return t.sharing != nil && t.sharing.Count(&event.Event{TenantID: c.Tenant, Target: event.ToProfile(c.Profile)}, nil) > 0
-}
-
-// Why says, for people, why an event did not reach somebody, or did; the word is the
-// contract's.
-type Why string
-
-// The reasons there are, the more telling first.
-const (
-	WhySentUnacknowledged Why = "sentUnacknowledged" // a connection was sent it
-	WhyBehind             Why = "behind"             // a connection is still being sent what it missed
-	WhyFiltered           Why = "filtered"           // no connection wants its type
-	WhyExcluded           Why = "excluded"           // the target leaves them out
-	WhyJoinedLater        Why = "joinedLater"        // all connections began after it
-	WhyNoConnection       Why = "noConnection"
-	WhyNotAMember         Why = "notAMember"
-	WhyNotATarget         Why = "notATarget"
-	WhyUnknown            Why = "unknown" // another hub that may know does not answer
-)
-
-var whys = []Why{WhySentUnacknowledged, WhyBehind, WhyFiltered, WhyExcluded, WhyJoinedLater, WhyNoConnection}
-
-// Telling is the more telling of two reasons.
-func Telling(a, b Why) Why {
-	if slices.Index(whys, a) <= slices.Index(whys, b) {
-		return a
-	}
-	return b
-}
-
-// Sent is a stored event, as far as it matters whom it was sent to.
-type Sent struct {
-	Type     string
-	Place    uint64
-	Excluded []uuid.UUID // connections
-}
-
-// Explain says of each of some profiles why an event did not reach those of its connections
-// that are here, and how many these are. It is for whom the event was.
-func (s *Streams) Explain(tenant string, profiles []event.Profile, e Sent) (why []Why, connections []int) {
-	why, connections = make([]Why, len(profiles)), make([]int, len(profiles))
-	t := s.tenants.find(tenant)
-	for i, ref := range profiles {
-		why[i] = WhyNoConnection
-		if t == nil {
-			continue
-		}
-		for _, c := range t.connsLocked(ref) {
-			connections[i]++
-			t.hearLocked(c)
-			why[i] = Telling(why[i], c.whyLocked(e))
-		}
-	}
-	if t != nil {
-		t.mu.Unlock()
-	}
-	return why, connections
-}
-
-// whyLocked says why a connection has not been sent an event, or that it has.
-func (c *Connection) whyLocked(e Sent) Why {
-	switch {
-	case slices.Contains(e.Excluded, c.ID):
-		return WhyExcluded
-	case e.Place <= c.begun:
-		return WhyJoinedLater
-	case !c.filter.Wants(e.Type):
-		return WhyFiltered
-	case e.Place > c.place:
-		return WhyBehind
-	}
-	return WhySentUnacknowledged
 }
 
 // RoomsOf are the rooms that a few profiles belong to, as this hub knows; one may come twice.

@@ -307,19 +307,21 @@ func (t *tenant) remembersLocked() bool { return t.rooms.Remembers() || len(t.re
 // pruneLocked forgets what is of before a place. It unlocks the tenant now and then, so that
 // nobody waits for all of it; the tenant may be forgotten meanwhile.
 func (t *tenant) pruneLocked(now time.Time, place uint64) {
-	rest := func() bool {
-		t.mu.Unlock()
-		t.mu.Lock()
-		return !t.forgotten
-	}
 	for in, r := range t.resolved {
 		// While the history has events for the room, its members must be known: somebody
 		// who resumes is to get those events.
 		if now.Sub(r.used) > room.ResolvedTTL && r.at < place {
-			if !t.unresolveLocked(in, rest) {
+			if !t.unresolveLocked(in, t.restLocked) {
 				return
 			}
 		}
 	}
-	t.rooms.Prune(place, rest)
+	t.rooms.Prune(place, t.restLocked)
+}
+
+// restLocked lets others have the tenant, and says whether it is still there.
+func (t *tenant) restLocked() bool {
+	t.mu.Unlock()
+	t.mu.Lock()
+	return !t.forgotten
 }

@@ -85,6 +85,7 @@ type open struct {
 	due      due.Item
 	docket   *docket
 	acked    []uint32 // of Recipients, by their index: milliseconds since the event; 0: not yet
+	answered int      // of Recipients who have acknowledged
 	reported bits
 	left     int       // of Recipients who have neither acknowledged nor been reported
 	judgeAt  time.Time // by this process's clock
@@ -103,19 +104,28 @@ const openBytes = 512
 func newOpen(d *Duty, k *docket) *open {
 	n := len(d.Recipients)
 	o := &open{Duty: d, docket: k, acked: make([]uint32, n), reported: newBits(n), left: n}
-	o.bytes = openBytes + d.Event.Weight() + sized.Block(32*n) + sized.Block(4*n) + sized.Block(n/8)
+	o.bytes = weight(d.Event, n)
 	for _, p := range d.Recipients {
 		o.bytes += p.Bytes() // which members share with their room, while they are in it
-	}
-	if !o.wide() {
-		o.bytes += int64(n) * (k.narrow.Each() + 16)
 	}
 	return o
 }
 
-// wide says that a duty has so many recipients that they are searched for in its list. Those
-// of others are found by who they are.
-func (o *open) wide() bool { return len(o.Recipients) > 64 }
+// weight is how many bytes the duty of an event takes with so many recipients, without their names.
+func weight(e *event.Event, recipients int) int64 {
+	bytes := openBytes + e.Weight() + sized.Block(32*recipients) + sized.Block(4*recipients) + sized.Block(recipients/8)
+	if recipients <= mostNarrow {
+		var k docket
+		bytes += int64(recipients) * (k.narrow.Each() + 16)
+	}
+	return bytes
+}
+
+// mostNarrow is how many recipients a duty has at most that are found by who they are.
+const mostNarrow = 64
+
+// wide says that a duty has so many recipients that they are searched for in its list.
+func (o *open) wide() bool { return len(o.Recipients) > mostNarrow }
 
 // acknowledge notes that somebody has acknowledged the event, and says whether they are one of
 // its recipients.
@@ -125,6 +135,7 @@ func (o *open) acknowledge(p event.Profile, at time.Time) bool {
 		return found
 	}
 	o.acked[i] = o.since(at)
+	o.answered++
 	if !o.reported.has(i) {
 		o.settle(1)
 	}
@@ -195,6 +206,7 @@ func (o *open) restore(came []Result) {
 		switch r.State {
 		case Acknowledged:
 			o.acked[i] = o.since(r.At)
+			o.answered++
 		case Reported:
 			o.reported.set(i)
 			o.earlyAt = r.At
@@ -240,14 +252,43 @@ func (o *open) at(i int) time.Time {
 	return o.lateAt
 }
 
-// results adds what came of the event for its recipients.
+// results adds what came of the event for its recipients, as far as a query asks for it. It looks at
+// those alone: the judge waits meanwhile.
 func (o *open) results(q Query, r *Results) {
 	r.Duty = o.Duty
-	list := make([]Result, len(o.Recipients))
-	for i, p := range o.Recipients {
-		list[i] = Result{p, o.state(i), o.at(i)}
+	for state, n := range o.counts() {
+		if n > 0 {
+			r.Counts[state] += n
+		}
 	}
-	r.Add(list, q)
+	from, to := o.asked(q)
+	most := min(to, from+q.Limit-len(r.List))
+	for i := from; i < most; i++ {
+		r.List = append(r.List, Result{o.Recipients[i], o.state(i), o.at(i)})
+	}
+	r.More = r.More || most < to
+}
+
+// counts are how many recipients the event came to what for.
+func (o *open) counts() map[State]int {
+	return map[State]int{Acknowledged: o.answered, Owed: o.left, Reported: len(o.Recipients) - o.answered - o.left}
+}
+
+// asked are the indexes of the recipients that a query is about, from one on and before another.
+func (o *open) asked(q Query) (from, to int) {
+	ref := q.After
+	if q.Only != nil {
+		ref = *q.Only
+	}
+	at, found := slices.BinarySearchFunc(o.Recipients, ref, event.CompareProfiles)
+	next := at
+	if found {
+		next++
+	}
+	if q.Only != nil {
+		return at, next
+	}
+	return next, len(o.Recipients)
 }
 
 // bits is a set of small numbers.

@@ -1,7 +1,6 @@
 package duty
 
 import (
-	"slices"
 	"time"
 
 	"realtimehub/internal/due"
@@ -12,6 +11,7 @@ const (
 	resultsPart = 64              // of the memory for state, for each tenant, as a divisor
 	mostResults = 64 << 20        // bytes for each tenant, where that has no limit
 	knownFor    = 5 * time.Minute // after its deadline at least, or Config.Repeats
+	forgetPiece = 1000            // events that have grown too old are forgotten before others have the lock
 )
 
 // fitLocked forgets what came of a tenant's oldest events if that takes more than its part.
@@ -25,12 +25,11 @@ func (j *Judge) fitLocked(k *docket, now time.Time) {
 	}
 }
 
-// forgetLocked forgets what came of an event, which is among the oldest of its tenant.
+// forgetLocked forgets what came of an event whose deadline has come. It is among the oldest of its
+// tenant.
 func (j *Judge) forgetLocked(o *open) {
-	if at := slices.Index(o.docket.past, o); at >= 0 {
-		o.docket.past = slices.Delete(o.docket.past, at, at+1)
-		o.docket.results -= o.bytes
-	}
+	o.docket.past = without(o.docket.past, o)
+	o.docket.results -= o.bytes
 	j.due.Set(o, time.Time{})
 	delete(o.docket.all, o.part())
 	j.cfg.Pools.State.Give(o.docket.tenant, o.bytes)

@@ -238,13 +238,14 @@ type verdict struct {
 // dueLocked takes off the queue what is due at a time, but not too many, and says whether there
 // may be acknowledgements of it that have not been handed over.
 func (j *Judge) dueLocked(now time.Time) (ready []*verdict, unsettled bool) {
-	for len(ready) < max(1, j.cfg.AtOnce) {
+	for forgotten := 0; len(ready) < max(1, j.cfg.AtOnce) && forgotten < forgetPiece; {
 		o, any := j.due.Next(now)
 		if !any {
 			break
 		}
 		if o.over {
 			j.forgetLocked(o)
+			forgotten++
 			continue
 		}
 		j.due.Set(o, time.Time{}) // judgedLocked says when again
@@ -273,14 +274,15 @@ func (j *Judge) conclude(ctx context.Context, o *open, early bool, now time.Time
 		return err
 	}
 	j.mu.Lock()
-	came := Results{Counts: map[State]int{}}
 	o.reportedLate(owing, now)
+	if j.cfg.Over == nil {
+		j.mu.Unlock()
+		return nil
+	}
+	came := Results{Counts: map[State]int{}}
 	o.results(Query{Limit: len(o.Recipients)}, &came)
 	kept := *o.Duty
 	j.mu.Unlock()
-	if j.cfg.Over == nil {
-		return nil
-	}
 	return j.cfg.Over(ctx, &kept, came)
 }
 
@@ -297,13 +299,8 @@ func (j *Judge) judgedLocked(o *open, early bool, err error) {
 	o.over = true
 	o.docket.leave(o)
 	j.stats.Open--
-	for i := range o.Recipients {
-		if o.state(i) == Acknowledged {
-			j.stats.Acknowledged++
-		} else {
-			j.stats.Reported++
-		}
-	}
+	j.stats.Acknowledged += int64(o.answered)
+	j.stats.Reported += int64(len(o.Recipients) - o.answered)
 	now := time.Now()
 	j.due.Set(o, now.Add(j.cfg.Keep))
 	o.docket.past, o.docket.results = append(o.docket.past, o), o.docket.results+o.bytes

@@ -561,6 +561,32 @@ func TestResultsAreBounded(t *testing.T) {
 	})
 }
 
+// What came of many events is forgotten a piece at a time, and those that are left stay where they are.
+func TestManyAreForgottenInPieces(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		for range 2*forgetPiece + 1 {
+			r.open(minute, "a")
+			time.Sleep(time.Millisecond) // they are due one after the other
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		k := r.judge.dockets["acme"]
+		past := k.past
+		is.Equal(len(past), 2*forgetPiece+1)
+		r.judge.mu.Lock()
+		r.judge.dueLocked(time.Now().Add(2 * time.Hour))
+		r.judge.mu.Unlock()
+		is.Equal(len(k.past), forgetPiece+1)
+		is.True(&k.past[0] == &past[forgetPiece]) // none was moved
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		is.Equal(len(k.past), 0)
+		is.Equal(k.results, int64(0))
+		is.Equal(len(k.all), 0)
+	})
+}
+
 // However much came of other events, one that its publisher repeats within the window for that is
 // not judged anew.
 func TestWhatIsRepeatedLate(t *testing.T) {

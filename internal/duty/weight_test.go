@@ -67,3 +67,45 @@ func TestRecipientsWeighLittle(t *testing.T) {
 		})
 	}
 }
+
+// Who asks about some of an event's recipients is told of them, and how many there are of each state;
+// what is made for it is as large as the answer, however many the others are.
+func TestReceiptsOfManyTakeLittle(t *testing.T) {
+	if !testkit.ByItself(t) {
+		return
+	}
+	is := is.New(t)
+	const recipients, page, most = 100_000, 100, 64 << 10
+	keeper := NewMemory(Config{Keep: time.Hour, Box: outbox.NewMemory(outbox.MemoryConfig{}), Pools: &allowance.Pools{}, Logger: slog.New(slog.DiscardHandler)})
+	people := make([]event.Profile, recipients)
+	for i := range people {
+		people[i] = user(fmt.Sprintf("%06d", i))
+	}
+	at := history.Cursor{Epoch: epoch, Seq: 1}
+	e := &event.Event{ID: "e", TenantID: "acme", Type: "a.b", Timestamp: time.Now(), Deadline: time.Hour}
+	is.NoErr(keeper.Open(context.Background(), New(e, at, people)))
+	keeper.Acknowledge(ack("000001", 0, 1))
+	keeper.Acknowledge(ack("099999", 0, 1))
+	ask := func(q Query) (came Results) {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		came, _ = keeper.Results(context.Background(), "acme", at, q)
+		runtime.ReadMemStats(&after)
+		is.True(after.TotalAlloc-before.TotalAlloc < most)
+		is.Equal(came.Counts, map[State]int{Acknowledged: 2, Owed: recipients - 2})
+		return came
+	}
+	one, nobody := user("099999"), user("stranger")
+	came := ask(Query{Limit: 1, Only: &one})
+	is.Equal(len(came.List), 1)
+	is.Equal(came.List[0].Profile, one)
+	is.Equal(came.List[0].State, Acknowledged)
+	is.Equal(len(ask(Query{Limit: 1, Only: &nobody}).List), 0)
+	came = ask(Query{Limit: page, After: user("0000005")}) // is no recipient
+	is.Equal(len(came.List), page)
+	is.Equal(came.List[0].Profile, user("000001"))
+	is.True(came.More)
+	came = ask(Query{Limit: page, After: user("099989")})
+	is.Equal(len(came.List), 10)
+	is.True(!came.More)
+}

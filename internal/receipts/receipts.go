@@ -24,6 +24,8 @@ type Hub interface {
 	Event(ctx context.Context, tenant, ref string) (*history.Entry, error)
 	// Recipients are those whom it was for, as far as is known now.
 	Recipients(ctx context.Context, e *history.Entry) ([]event.Profile, error)
+	// IsRecipient says whether it was for somebody; known is false where that is not known any more.
+	IsRecipient(ctx context.Context, e *history.Entry, p event.Profile) (is, known bool, err error)
 	// Results are what came of it, if it had a deadline.
 	Results(ctx context.Context, e *history.Entry, q duty.Query) (duty.Results, error)
 	// Why says of each of some recipients why it did not reach them, or that it did.
@@ -83,7 +85,7 @@ type State string
 // The states that duty does not know of.
 const (
 	Sent    State = "sent"
-	Unknown State = "unknown" // it had a deadline, and what came of it is not kept
+	Unknown State = "unknown" // it had a deadline, and what came of it is not kept; or it is not known whom it was for
 	Owed    State = State(duty.Owed)
 )
 
@@ -187,16 +189,20 @@ func (s *Server) results(ctx context.Context, e *history.Entry, one *event.Profi
 
 // recipients are those whom an event was for of which it is not kept what came of it.
 func (s *Server) recipients(ctx context.Context, e *history.Entry, one *event.Profile, q duty.Query) (list []duty.Result, counts map[duty.State]int, more bool, err error) {
+	if one != nil {
+		is, known, err := s.hub.IsRecipient(ctx, e, *one)
+		state := duty.State("")
+		switch {
+		case !known:
+			state = duty.State(Unknown)
+		case is:
+			state = duty.Owed
+		}
+		return []duty.Result{{Profile: *one, State: state}}, nil, false, err
+	}
 	profiles, err := s.hub.Recipients(ctx, e)
 	if err != nil {
 		return nil, nil, false, err
-	}
-	if one != nil {
-		state := duty.State("")
-		if e.Event.Target.Kind == event.KindTenant || slices.Contains(profiles, *one) {
-			state = duty.Owed
-		}
-		return []duty.Result{{Profile: *one, State: state}}, nil, false, nil
 	}
 	profiles = slices.Clone(profiles)
 	slices.SortFunc(profiles, event.CompareProfiles)
@@ -232,6 +238,8 @@ func (s *Server) receipts(ctx context.Context, e *history.Entry, results []duty.
 			list[i].Why = ""
 		case r.State == "":
 			list[i].State, list[i].Why = Owed, outside(e, r.Profile)
+		case list[i].State == Unknown:
+			list[i].Why = delivery.WhyUnknown
 		case e.Event.Deadline > 0 && !kept:
 			list[i].State = Unknown
 		case r.State == duty.Owed && why[i] == delivery.WhySentUnacknowledged:

@@ -100,6 +100,30 @@ func (m *Memberships[C]) Belonging(room event.Room, p event.Profile) Membership 
 	return b
 }
 
+// Was says whether a profile belonged to a room at a place. known is false where that is longer ago
+// than what is remembered.
+func (m *Memberships[C]) Was(room event.Room, p event.Profile, place uint64) (was, known bool) {
+	b := m.Belonging(room, p)
+	was = slices.ContainsFunc(b.Stays, func(s history.Stay) bool { return s.From < place && place <= s.Until })
+	return was, was || place > max(b.Forgot, m.pruned, m.unsure)
+}
+
+// Former are those who belonged to a room at a place and do no more, as far as is remembered; one may
+// come twice. Now and then it calls rest, as Prune does.
+func (m *Memberships[C]) Former(room event.Room, place uint64, rest func() bool) (former []event.Profile) {
+	looked := 0
+	for key, stays := range m.past.All() {
+		within := slices.ContainsFunc(stays, func(s span) bool { return s.from < place && place <= s.until })
+		if key.room == room && within && !m.Has(room, key.profile) {
+			former = append(former, key.profile)
+		}
+		if looked++; looked%prunePiece == 0 && !rest() {
+			break
+		}
+	}
+	return former
+}
+
 // Set replaces what is known of a profile in a room.
 func (m *Memberships[C]) Set(room event.Room, b Membership) {
 	past, member, from := b.Stays, b.Member && len(b.Stays) > 0, uint64(0)

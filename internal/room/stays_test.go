@@ -46,6 +46,33 @@ func TestManyStaysAreFoundOnce(t *testing.T) {
 	is.Equal(r.Bytes(), int64(0))
 }
 
+// Who belonged to a room at a place is known, but for what is forgotten.
+func TestWhoWasThere(t *testing.T) {
+	is := is.New(t)
+	var r Memberships[*int]
+	carol := event.Profile{Type: "user", ID: "carol"}
+	in, other := event.Room{Kind: event.KindGroup, ID: "g"}, event.Room{Kind: event.KindGroup, ID: "h"}
+	was := func(p event.Profile, place uint64) [2]bool {
+		is, known := r.Was(in, p, place)
+		return [2]bool{is, known}
+	}
+	r.Add(in, alice, 1)
+	r.Add(other, carol, 1)
+	r.Remove(in, alice, 3)
+	r.Remove(other, carol, 3)
+	r.Add(in, bob, 3)
+	is.Equal(was(alice, 1), [2]bool{false, true})
+	is.Equal(was(alice, 3), [2]bool{true, true})
+	is.Equal(was(alice, 4), [2]bool{false, true})
+	is.Equal(was(bob, 3), [2]bool{false, true})
+	is.Equal(was(bob, 4), [2]bool{true, true})
+	is.Equal(r.Former(in, 3, unbroken), []event.Profile{alice})
+	is.Equal(len(r.Former(in, 4, unbroken)), 0)
+	r.ForgetPast()
+	is.Equal(was(alice, 3), [2]bool{false, false})
+	is.Equal(was(alice, 4), [2]bool{false, true})
+}
+
 // Places of a history that is over say nothing of the next one: who belongs somewhere does
 // so from its beginning on.
 func TestRoomsInAnotherHistory(t *testing.T) {
