@@ -96,7 +96,7 @@ func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers, reporti
 	})
 	h.presence = &Presence{
 		cfg: presence, people: h.people, typists: h.typists, tenants: d.Tenants, members: d.Members,
-		cluster: h.cluster, peers: peers, teller: teller, notify: d.Dispatcher.Notify,
+		cluster: h.cluster, peers: peers, teller: teller, announcer: newAnnouncer(presence, d.Dispatcher),
 	}
 	return h
 }

@@ -28,8 +28,8 @@ const maxRoom = 1_000
 // What is told is always what is so then, by one goroutine a typist at a time: so the
 // order holds, though any of it may wait for the membership service.
 type Typists struct {
-	cfg   Config              // static
-	ticks fair.Series[string] // what they tell of, by tenant
+	cfg   Config                          // static
+	ticks *fair.Series[string, []*typist] // what they tell of, by tenant; guards itself
 
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
@@ -57,7 +57,11 @@ type Config struct {
 }
 
 // New makes them; nobody types yet.
-func New(cfg Config) *Typists { return &Typists{cfg: cfg} }
+func New(cfg Config) *Typists {
+	t := &Typists{cfg: cfg}
+	t.ticks = fair.NewSeries(t.tellAll, func(waiting, more []*typist) []*typist { return append(waiting, more...) })
+	return t
+}
 
 type typist struct {
 	due          due.Item // may come before until, as a repeat does not move it
@@ -220,7 +224,7 @@ func (t *Typists) Tick(now time.Time) {
 		more = t.take(come, now)
 	}
 	for tenant, list := range come {
-		t.ticks.Do(tenant, func() { fair.ForEach(len(list), func(i int) { t.tellQueued(list[i]) }) })
+		t.ticks.Do(tenant, list)
 	}
 }
 
@@ -247,6 +251,11 @@ func (t *Typists) take(come map[string][]*typist, now time.Time) (more bool) {
 		}
 	}
 	return true
+}
+
+// tellAll tells of those whom ticks have taken of one tenant.
+func (t *Typists) tellAll(_ string, list []*typist) {
+	fair.ForEach(len(list), func(i int) { t.tellQueued(list[i]) })
 }
 
 // tellQueued is tell of who was taken by a tick.
