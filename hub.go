@@ -299,6 +299,7 @@ func (h *Hub) receipt(e *history.Entry, remote delivery.Remote, now time.Time) d
 func (h *Hub) Stats() delivery.Stats {
 	stats := h.streams.Stats()
 	stats.Ready = stats.Ready && h.Ready() == nil
+	stats.Dropped[delivery.DropUntold] = int64(h.typists.Untold())
 	return stats
 }
 

@@ -37,6 +37,7 @@ type Typists struct {
 	calls   uint64                                                          // so far
 	due     due.Queue[*typist]                                              // what a tick looks at
 	crowded int                                                             // of whom nobody was told, their conversation being too large
+	untold  int                                                             // whose stop was given up
 }
 
 // Config is what Typists need to know.
@@ -266,8 +267,12 @@ func (t *Typists) tellQueued(typist *typist) {
 	t.tell(typist)
 }
 
+// untoldTime is for how long after a typist's time its stop is tried to be told.
+const untoldTime = time.Minute
+
 // tell has others know what is so of a typist, unless another call sees to it. Who
-// could not be told of a start is told with its repeat, and of a stop at the next tick.
+// could not be told of a start is told with its repeat, and of a stop at the next tick, until it
+// is given up.
 func (t *Typists) tell(typist *typist) (err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -293,11 +298,23 @@ func (t *Typists) tell(typist *typist) (err error) {
 		}
 	}
 	if typist.told && !typist.types {
-		t.due.Set(typist, time.Now())
+		t.againLocked(typist)
 	}
 	typist.telling = false
 	t.forgetLocked(typist)
 	return err
+}
+
+// againLocked has a stop be told at the next tick, or never: other hubs end the typing by
+// themselves.
+func (t *Typists) againLocked(typist *typist) {
+	now := time.Now()
+	if now.Before(typist.until.Add(untoldTime)) {
+		t.due.Set(typist, now)
+		return
+	}
+	typist.told, typist.uncast = false, false
+	t.untold++
 }
 
 // say tells this hub's streams. It may be of another call than the one that tells: so
@@ -320,4 +337,11 @@ func (t *Typists) Crowded() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.crowded
+}
+
+// Untold is of how many typists the stop could not be told, and was given up.
+func (t *Typists) Untold() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.untold
 }
