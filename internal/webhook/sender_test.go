@@ -149,6 +149,7 @@ func TestASlowTenantIsRemembered(t *testing.T) {
 		for range 4 {
 			atOnce()
 			time.Sleep(time.Minute)
+			synctest.Wait()
 			is.Equal(len(s.lines), 0) // all was taken
 		}
 		s.service.answers(always(http.StatusInternalServerError))
@@ -157,12 +158,14 @@ func TestASlowTenantIsRemembered(t *testing.T) {
 		is.Equal(s.box.Stats().Untaken, 0)
 		s.service.answers(hangs)
 		atOnce()
+		synctest.Wait()
 		is.Equal(len(s.slow.places), places)
 
 		s.service.answers(always(http.StatusOK))
 		time.Sleep(time.Minute)
 		some(one)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		is.Equal(len(s.slow.places), 0)
 	})
 }
