@@ -143,7 +143,7 @@ func TestABusyTenantKeepsNobodyFromPresence(t *testing.T) {
 		presence.cfg.Audience = settings.AudienceTenant
 		told := make(chan string, 1)
 		busy := make(chan struct{})
-		presence.notify = func(tenant string, _ []delivery.Notice, _ *event.Event, _ bool) {
+		presence.announcer.notify = func(tenant string, _ []delivery.Notice, _ *event.Event, _ bool) {
 			if tenant != "well" {
 				<-busy
 				return

@@ -96,7 +96,7 @@ func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers, reporti
 	})
 	h.presence = &Presence{
 		cfg: presence, people: h.people, typists: h.typists, tenants: d.Tenants, members: d.Members,
-		cluster: h.cluster, peers: peers, teller: teller, notify: d.Dispatcher.Notify,
+		cluster: h.cluster, peers: peers, teller: teller, announcer: newAnnouncer(presence, d.Dispatcher),
 	}
 	return h
 }
@@ -309,6 +309,7 @@ func (h *Hub) receipt(e *history.Entry, remote delivery.Remote, now time.Time) d
 func (h *Hub) Stats() delivery.Stats {
 	stats := h.streams.Stats()
 	stats.Ready = stats.Ready && h.Ready() == nil
+	stats.Dropped[delivery.DropUntold] = int64(h.typists.Untold())
 	return stats
 }
 

@@ -420,7 +420,7 @@ var closedWords = map[string]string{
 	"realtime_closes_total":            `reason: capacity client drain expired kicked noisy protocol replaced slow unacked unavailable vanished`,
 	"realtime_streams_refused_total":   `reason: capacity drain pending protocol refused unavailable vanished`,
 	"realtime_events_accepted_total":   `target: connection conversation group profile profiles tenant`,
-	"realtime_drops_total":             `reason: behind broker budget closed cut gone room slow unreadable`,
+	"realtime_drops_total":             `reason: behind broker budget closed cut gone room slow unreadable untold`,
 	"realtime_history_cut_total":       `bound: all tenant`,
 	"realtime_broker_lost_total":       `kept: epoch history membership`,
 	"realtime_broker_faults_total":     `fault: history membership moved other refused unread`,

@@ -36,18 +36,15 @@ type PresenceConfig struct {
 // announces what has changed since the last one: to the streams of their tenant, and to services.
 type Presence struct {
 	// Static.
-	cfg     PresenceConfig
-	people  *presence.People
-	typists *typing.Typists
-	tenants *delivery.Tenants
-	members *delivery.Members
-	cluster *cluster.Cluster
-	peers   cluster.Peers // nil: the hub is alone
-	teller  teller
-	// notify tells a tenant's streams.
-	notify func(tenant string, notices []delivery.Notice, digest *event.Event, shared bool)
-
-	announcing fair.Series[string] // of tenants; guards itself
+	cfg       PresenceConfig
+	people    *presence.People
+	typists   *typing.Typists
+	tenants   *delivery.Tenants
+	members   *delivery.Members
+	cluster   *cluster.Cluster
+	peers     cluster.Peers // nil: the hub is alone
+	teller    teller
+	announcer *announcer
 
 	// Owned by tick.
 	thaw   time.Time // until then nothing is announced
@@ -97,8 +94,8 @@ func (p *Presence) tick(now time.Time) {
 		p.teller.tell(all, now, p.cluster.Foremost(now))
 	}
 	for tenant, n := range all {
-		if len(n.Changes) > 0 && p.cfg.Audience != settings.AudienceNone {
-			p.announcing.Do(tenant, func() { p.announce(tenant, n, now) }) // the tenant may be busy
+		if p.cfg.Audience != settings.AudienceNone {
+			p.announcer.of.Do(tenant, n) // the tenant may be busy
 		}
 	}
 	p.typists.Tick(now)
@@ -115,23 +112,41 @@ func (p *Presence) knows(now time.Time) bool {
 	return !now.Before(p.thaw) && p.tenants.SureNow() // else it is known soon whom to tell
 }
 
-// announce tells a tenant's streams of changes: each change by itself, and in a digest where they
-// are many.
-func (p *Presence) announce(tenant string, n *presence.News, now time.Time) {
-	shared := p.cfg.Audience == settings.AudienceShared
+// announcer tells streams of what has changed, each tenant's beside the others'. What changes while
+// a tenant is busy is told as one tick's.
+type announcer struct {
+	cfg PresenceConfig
+	// notify tells a tenant's streams.
+	notify func(tenant string, notices []delivery.Notice, digest *event.Event, shared bool)
+	of     *fair.Series[string, *presence.News] // by tenant
+}
+
+func newAnnouncer(cfg PresenceConfig, d *delivery.Dispatcher) *announcer {
+	a := &announcer{cfg: cfg, notify: d.Notify}
+	a.of = fair.NewSeries(a.announce, (*presence.News).Then)
+	return a
+}
+
+// announce tells a tenant's streams of changes, if there are any: each change by itself, and in a
+// digest where they are many.
+func (a *announcer) announce(tenant string, n *presence.News) {
+	if len(n.Changes) == 0 {
+		return
+	}
+	now, shared := time.Now(), a.cfg.Audience == settings.AudienceShared
 	changed := make([]delivery.Notice, len(n.Changes))
 	for i, c := range n.Changes {
 		changed[i] = delivery.Notice{About: c.Profile, Event: event.NewEphemeral(tenant, "presence."+string(c.Status), event.ToTenant(), now, c)}
 	}
 	var digest *event.Event
-	if p.cfg.Burst > 0 && len(n.Changes) > p.cfg.Burst {
+	if a.cfg.Burst > 0 && len(n.Changes) > a.cfg.Burst {
 		counts := map[string]int{"changed": len(n.Changes)}
 		if !shared { // how many others there are is not everybody's business
 			counts["online"], counts["away"] = n.Online, n.Away
 		}
 		digest = event.NewEphemeral(tenant, event.TypePresenceDigest, event.ToTenant(), now, counts)
 	}
-	p.notify(tenant, changed, digest, shared)
+	a.notify(tenant, changed, digest, shared)
 }
 
 // Visible is what viewer may see of profiles, in the order asked: what the audience hides looks

@@ -191,6 +191,40 @@ func TestDigestPastBurst(t *testing.T) {
 	}
 }
 
+// What changes while a tenant is busy is told as that of one tick, however many ticks pass: the
+// latest of each person, and nothing of who is again what they were.
+func TestWhatChangesWhileATenantIsBusy(t *testing.T) {
+	inBubble(t, settings.AudienceTenant, func(w presenceWorld, is *is.I) {
+		var told []string
+		busy := make(chan struct{})
+		w.presence.announcer.notify = func(_ string, notices []delivery.Notice, digest *event.Event, _ bool) {
+			var words []string
+			for _, n := range notices {
+				words = append(words, n.About.ID+" "+n.Event.Type)
+			}
+			if digest != nil {
+				words = append(words, digest.Type)
+			}
+			told = append(told, strings.Join(words, ", "))
+			<-busy
+		}
+		w.connect(alice)
+		w.wait(time.Second)
+		for range 10 { // back, and gone again after its grace
+			c := w.connect(bob)
+			w.wait(2 * time.Second)
+			w.streams.Kick(c, delivery.CloseKicked)
+			w.wait(8 * time.Second)
+		}
+		w.connect(carol)
+		w.wait(time.Second)
+		is.Equal(told, []string{"alice presence.online"})
+		close(busy)
+		w.wait(time.Second)
+		is.Equal(told[1:], []string{"carol presence.online"})
+	})
+}
+
 func TestPresenceAudience(t *testing.T) {
 	for audience, want := range map[settings.Audience][2]string{
 		settings.AudienceTenant: {"presence.online alice offline>online", "presence.online alice offline>online"},

@@ -266,9 +266,10 @@ func (s *sharedLog) scan(ctx context.Context, tenant string, after, until uint64
 	})
 }
 
-// readFar answers a Query from what the broker has.
+// readFar answers a Query from what the broker has. The page ends early where something has gone
+// or cannot be read, if there is any before it: then it is the next one that says so.
 func (s *sharedLog) readFar(ctx context.Context, tenant string, q history.Query) (history.Page, error) {
-	span, err := s.journal.Span(ctx, tenant)
+	span, err := s.journal.ReadSpan(ctx, tenant)
 	if err != nil {
 		return history.Page{}, logError(err)
 	}
@@ -284,7 +285,7 @@ func (s *sharedLog) readFar(ctx context.Context, tenant string, q history.Query)
 	gone, some := errors.AsType[*journal.GoneError](err)
 	page := build.Page
 	switch n := len(page.Entries); {
-	case some && n > 0: // that is whole
+	case err != nil && n > 0: // that is whole
 		page.Next = page.Entries[n-1].Cursor
 		return page, nil
 	case some:

@@ -175,6 +175,67 @@ func TestALostPartEndsNoResume(t *testing.T) {
 	is.True(lost.Load())
 }
 
+// A history that nobody follows is read from the broker, and any one of its answers says that it
+// cannot just now: the read has everything.
+func TestAPassingErrorEndsNoRead(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	const events = 50
+	log, proxy := farFrom(t, events)
+	log.Detach("acme")
+	kinds := []string{"stream_msg_get_response", "stream_info_response"}
+	for which, failed := int64(1), true; failed; which++ {
+		var answers atomic.Int64
+		proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+			for _, kind := range kinds {
+				if m.FromServer && strings.Contains(string(m.Data), kind) && answers.Add(1) == which {
+					v.Instead = []byte(`{"type":"io.nats.jetstream.api.v1.` + kind + `","error":{"code":503,"err_code":10008,"description":"JetStream system temporarily unavailable"}}`)
+				}
+			}
+			return v
+		})
+		page, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
+		is.NoErr(err)
+		is.Equal(len(page.Entries), events)
+		failed = answers.Load() >= which
+		is.True(failed || which > 2)
+	}
+}
+
+// The broker answers no more while a history is read from it: what it has answered is not lost.
+func TestWhatWasReadBeforeAnErrorIsKept(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	proxy := natstest.StartProxy(t, b.URL(0))
+	log := join(t, proxy.URL(), natstest.Prefix()).Log()
+	text := strings.Repeat("x", 6000)
+	const events = 100 // a part has some 20
+	for i := range events {
+		e := historytest.To("acme", fmt.Sprint("e", i), event.ToTenant())
+		e.Event.Payload = []byte(`"` + text + `"`)
+		historytest.Persist(t, log, e)
+	}
+	ctx, giveUp := context.WithCancel(t.Context())
+	defer giveUp()
+	var parts atomic.Int64
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		if !m.FromServer && strings.HasPrefix(m.Subject, "$JS.API.DIRECT.GET.") && strings.Contains(string(m.Data), `"batch":512`) && parts.Add(1) > 1 {
+			v.Drop = true
+			giveUp()
+		}
+		return v
+	})
+	page, err := log.Read(ctx, "acme", history.Query{Bytes: 1 << 20})
+	is.NoErr(err)
+	is.True(len(page.Entries) > 0 && len(page.Entries) < events)
+	is.True(ctx.Err() != nil)
+	proxy.Rule(nil)
+	rest, err := log.Read(t.Context(), "acme", history.Query{After: page.Next.Seq, Bytes: 1 << 20})
+	is.NoErr(err)
+	is.Equal(len(page.Entries)+len(rest.Entries), events)
+}
+
 // The hub asks a server that is behind, and its client has seen more than that knows of:
 // it is not sent back to an earlier place, and told to come again.
 func TestAnOldAnswerRewindsNobody(t *testing.T) {

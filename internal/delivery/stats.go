@@ -84,6 +84,7 @@ type DropReason string
 const (
 	DropBehind     DropReason = "behind"     // ephemeral, and more than is held for who catches up
 	DropRoom       DropReason = "room"       // typing in a conversation too large for it
+	DropUntold     DropReason = "untold"     // that typing has stopped, as nobody knows whom to tell
 	DropBroker     DropReason = "broker"     // ephemeral, and other hubs cannot be told
 	DropUnreadable DropReason = "unreadable" // another hub's, and no event to this one
 )

@@ -204,6 +204,20 @@ func ends(t *testing.T, p probe) (got trial) {
 	return got
 }
 
+// hostileSocket serves WebSockets that a probe asks for.
+func hostileSocket(t *testing.T, serve func(net.Conn)) *url.URL {
+	t.Helper()
+	return hostile(t, func(conn net.Conn) {
+		r, err := http.ReadRequest(bufio.NewReader(conn))
+		if err != nil {
+			return
+		}
+		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "+acceptance(r.Header)+"\r\n\r\n")
+		go io.Copy(io.Discard, conn)
+		serve(conn)
+	})
+}
+
 // So it is on a WebSocket, whose frames may say anything.
 func TestAProbeOnASocketEnds(t *testing.T) {
 	frame := func(first byte, text string) string { return string([]byte{first, byte(len(text))}) + text }
@@ -225,13 +239,7 @@ func TestAProbeOnASocketEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			u := hostile(t, func(conn net.Conn) {
-				r, err := http.ReadRequest(bufio.NewReader(conn))
-				if err != nil {
-					return
-				}
-				io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "+acceptance(r.Header)+"\r\n\r\n")
-				go io.Copy(io.Discard, conn)
+			u := hostileSocket(t, func(conn net.Conn) {
 				if tc.again != "" {
 					endless(tc.begin, tc.again)(conn)
 				}
@@ -241,6 +249,28 @@ func TestAProbeOnASocketEnds(t *testing.T) {
 				got := ends(t, probe{url: u, origin: "http://hub", lasts: 200 * time.Millisecond, grace: 200 * time.Millisecond})
 				return got.status == 101
 			})
+		})
+	}
+}
+
+// A message that is too long is not read to its end, however its frames make it so.
+func TestAMessageOfAProbeHasABound(t *testing.T) {
+	const most = "\x7f\x7f\xff\xff\xff\xff\xff\xff\xff" // bytes, as a frame's head says it: 2^63-1
+	for name, sent := range map[string]string{
+		"in one frame":          "\x81" + most,
+		"in two":                "\x01\x01x\x00" + most,
+		"by one byte":           "\x01\x01x\x80\x7f\x00\x00\x00\x00\x00\x01\x00\x00" + strings.Repeat("x", mostMessage),
+		"in frames without end": strings.Repeat("\x00\x7d"+strings.Repeat("x", 0x7d), 1+mostMessage/0x7d),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := hostileSocket(t, func(conn net.Conn) {
+				io.WriteString(conn, sent)
+				conn.Close()
+			})
+			p := probe{url: u, origin: "http://hub", lasts: time.Minute}
+			got := p.run(t.Context())
+			is.New(t).True(errors.Is(got.err, errMessage))
 		})
 	}
 }

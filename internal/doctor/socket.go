@@ -52,7 +52,7 @@ func (t *trial) readSocket(conn io.ReadWriter, p probe) {
 	var message []byte
 	for {
 		head, err := ws.ReadHeader(in)
-		if err == nil && int64(len(message))+head.Length > mostMessage {
+		if err == nil && head.Length > int64(mostMessage-len(message)) {
 			err = errMessage
 		}
 		payload := make([]byte, min(max(head.Length, 0), mostMessage))

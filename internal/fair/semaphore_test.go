@@ -3,6 +3,7 @@ package fair
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -79,23 +80,34 @@ func TestTurnsHaveAPart(t *testing.T) {
 	})
 }
 
-// What is to be done of one key is done in its order, and keeps nobody waiting.
+// What is to be done of one key is done in its order, as one thing if it had to wait, and keeps
+// nobody waiting.
 func TestASeriesIsInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		var s Series[string]
-		var done []int
+		var done []string
 		busy := make(chan struct{})
-		s.Do("busy", func() { <-busy })
-		for i := range 3 {
-			s.Do("busy", func() { done = append(done, i) })
-		}
-		s.Do("other", func() { done = append(done, -1) })
+		s := NewSeries(func(key, what string) {
+			done = append(done, key+" "+what)
+			if key == "busy" {
+				<-busy
+			}
+		}, func(waiting, more string) string { return waiting + more })
+		s.Do("busy", "0")
 		synctest.Wait()
-		is.Equal(done, []int{-1})
+		for i := range 100 {
+			s.Do("busy", fmt.Sprint(i%10))
+		}
+		s.Do("other", "1")
+		synctest.Wait()
+		is.Equal(done, []string{"busy 0", "other 1"})
+		busy <- struct{}{}
+		synctest.Wait()
+		is.Equal(done[2:], []string{"busy " + strings.Repeat("0123456789", 10)})
+		s.Do("busy", "later")
 		close(busy)
 		synctest.Wait()
-		is.Equal(done, []int{-1, 0, 1, 2})
+		is.Equal(done[3:], []string{"busy later"})
 		is.Equal(len(s.of), 0)
 	})
 }

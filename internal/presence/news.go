@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"slices"
 	"time"
 
 	"realtimehub/internal/event"
@@ -19,6 +20,30 @@ type News struct {
 	Changes      []Change
 	Known        []event.Profile // whose change is no news, if these are asked for
 	Online, Away int             // how many there are now
+}
+
+// Then is what has changed when more has changed after it: of each person once, and not of who is
+// again what they were. It takes what it needs of both, and leaves Known out.
+func (n *News) Then(more *News) *News {
+	before := map[event.Profile]Status{} // of those who have not changed again
+	for _, c := range n.Changes {
+		before[c.Profile] = c.Previous
+	}
+	var later []Change
+	for _, c := range more.Changes {
+		if was, again := before[c.Profile]; again {
+			c.Previous = was
+			delete(before, c.Profile)
+		}
+		if c.Status != c.Previous {
+			later = append(later, c)
+		}
+	}
+	once := slices.DeleteFunc(n.Changes, func(c Change) bool {
+		_, once := before[c.Profile]
+		return !once
+	})
+	return &News{Changes: append(once, later...), Online: more.Online, Away: more.Away}
 }
 
 // Advance moves those whose time has come and returns what has changed since the last time, by

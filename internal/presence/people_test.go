@@ -127,6 +127,19 @@ func TestWhatIsNoNews(t *testing.T) {
 	})
 }
 
+// What has changed twice is told once, from what it was before to what it is now.
+func TestNewsAfterNews(t *testing.T) {
+	is := is.New(t)
+	change := func(id string, previous, status Status) Change {
+		return Change{Profile: user(id), Previous: previous, Status: status}
+	}
+	n := &News{Online: 3, Changes: []Change{change("once", Offline, Online), change("undone", Online, Away), change("twice", Online, Away)}}
+	n = n.Then(&News{Online: 2, Away: 1, Changes: []Change{change("twice", Away, Offline), change("undone", Away, Online), change("new", Offline, Online)}})
+	is.Equal(*n, News{Online: 2, Away: 1, Changes: []Change{change("once", Offline, Online), change("twice", Online, Offline), change("new", Offline, Online)}})
+	n = n.Then(&News{Changes: []Change{change("once", Online, Offline), change("twice", Offline, Away), change("new", Online, Offline)}})
+	is.Equal(n.Changes, []Change{change("twice", Online, Away)})
+}
+
 // Who has left is remembered for a day; then nothing is kept of them, nor of their tenant.
 func TestWhoHasLeftIsForgotten(t *testing.T) {
 	inBubble(t, func(w *world, is *is.I) {

@@ -28,8 +28,8 @@ const maxRoom = 1_000
 // What is told is always what is so then, by one goroutine a typist at a time: so the
 // order holds, though any of it may wait for the membership service.
 type Typists struct {
-	cfg   Config              // static
-	ticks fair.Series[string] // what they tell of, by tenant
+	cfg   Config                          // static
+	ticks *fair.Series[string, []*typist] // what they tell of, by tenant; guards itself
 
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
@@ -37,6 +37,7 @@ type Typists struct {
 	calls   uint64                                                          // so far
 	due     due.Queue[*typist]                                              // what a tick looks at
 	crowded int                                                             // of whom nobody was told, their conversation being too large
+	untold  int                                                             // whose stop was given up
 }
 
 // Config is what Typists need to know.
@@ -57,7 +58,11 @@ type Config struct {
 }
 
 // New makes them; nobody types yet.
-func New(cfg Config) *Typists { return &Typists{cfg: cfg} }
+func New(cfg Config) *Typists {
+	t := &Typists{cfg: cfg}
+	t.ticks = fair.NewSeries(t.tellAll, func(waiting, more []*typist) []*typist { return append(waiting, more...) })
+	return t
+}
 
 type typist struct {
 	due          due.Item // may come before until, as a repeat does not move it
@@ -220,7 +225,7 @@ func (t *Typists) Tick(now time.Time) {
 		more = t.take(come, now)
 	}
 	for tenant, list := range come {
-		t.ticks.Do(tenant, func() { fair.ForEach(len(list), func(i int) { t.tellQueued(list[i]) }) })
+		t.ticks.Do(tenant, list)
 	}
 }
 
@@ -249,6 +254,11 @@ func (t *Typists) take(come map[string][]*typist, now time.Time) (more bool) {
 	return true
 }
 
+// tellAll tells of those whom ticks have taken of one tenant.
+func (t *Typists) tellAll(_ string, list []*typist) {
+	fair.ForEach(len(list), func(i int) { t.tellQueued(list[i]) })
+}
+
 // tellQueued is tell of who was taken by a tick.
 func (t *Typists) tellQueued(typist *typist) {
 	t.mu.Lock()
@@ -257,8 +267,12 @@ func (t *Typists) tellQueued(typist *typist) {
 	t.tell(typist)
 }
 
+// untoldTime is for how long after a typist's time its stop is tried to be told.
+const untoldTime = time.Minute
+
 // tell has others know what is so of a typist, unless another call sees to it. Who
-// could not be told of a start is told with its repeat, and of a stop at the next tick.
+// could not be told of a start is told with its repeat, and of a stop at the next tick, until it
+// is given up.
 func (t *Typists) tell(typist *typist) (err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -284,11 +298,23 @@ func (t *Typists) tell(typist *typist) (err error) {
 		}
 	}
 	if typist.told && !typist.types {
-		t.due.Set(typist, time.Now())
+		t.againLocked(typist)
 	}
 	typist.telling = false
 	t.forgetLocked(typist)
 	return err
+}
+
+// againLocked has a stop be told at the next tick, or never: other hubs end the typing by
+// themselves.
+func (t *Typists) againLocked(typist *typist) {
+	now := time.Now()
+	if now.Before(typist.until.Add(untoldTime)) {
+		t.due.Set(typist, now)
+		return
+	}
+	typist.told, typist.uncast = false, false
+	t.untold++
 }
 
 // say tells this hub's streams. It may be of another call than the one that tells: so
@@ -311,4 +337,11 @@ func (t *Typists) Crowded() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.crowded
+}
+
+// Untold is of how many typists the stop could not be told, and was given up.
+func (t *Typists) Untold() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.untold
 }

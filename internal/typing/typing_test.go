@@ -273,6 +273,31 @@ func TestAStopThatCannotBeTold(t *testing.T) {
 	}
 }
 
+// A stop that can never be told is given up a minute after the typing's time, and counted. Who types
+// again is told of again.
+func TestAStopThatIsGivenUp(t *testing.T) {
+	inBubble(t, func(w *world, is *is.I) {
+		w.cfg.Cast = func(_ event.TenantProfile, _ string, started bool) { w.cast = append(w.cast, started) }
+		w.types(true)
+		w.setAway(true)
+		w.types(false)
+		w.wait(w.cfg.TTL + untoldTime - time.Second)
+		is.Equal(w.typists(), 1)
+		is.Equal(w.Untold(), 0)
+		w.wait(2 * time.Second)
+		is.Equal(w.typists(), 0)
+		is.Equal(w.Untold(), 1)
+		tries := w.calls
+		w.wait(time.Minute)
+		is.Equal(w.calls, tries)
+		w.setAway(false)
+		w.types(true)
+		w.wait(8 * time.Second)
+		is.Equal(w.said(), "started started stopped")
+		is.Equal(w.cast, []bool{true, true}) // they time it themselves
+	})
+}
+
 // hear has another hub tell that so many in a tenant have begun to type.
 func (w *world) hear(tenant string, n int) {
 	for i := range n {

@@ -28,13 +28,13 @@ func delay(failures int) time.Duration {
 
 // send sends a line's next batch, once, and has the line go on when it is due.
 func (s *Sender) send(ctx context.Context, l *line, lane *lane) {
-	began, newest := time.Now(), s.newestOf(l)
-	step := s.try(ctx, l, newest)
+	step := s.try(ctx, l, s.newestOf(l))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	lane.sending--
 	l.sending = false
-	l.slow = l.failures > 0 || time.Since(began) >= slowAfter
+	l.slow = l.late
+	s.slow.set(l.tenant, l.slow)
 	defer s.wakeUp()
 	if step.stop {
 		s.stopLocked(l)
@@ -82,11 +82,13 @@ func (s *Sender) try(ctx context.Context, l *line, newest uint64) step {
 	if l.failures > 0 {
 		s.repeated.Add(1)
 	}
+	began := time.Now()
 	o := s.attempt(ctx, b)
 	if ctx.Err() != nil && o.answer != AnswerTaken {
 		return step{} // nobody knows what the answer would have been
 	}
 	s.answers.Add(o.answer, 1)
+	l.late = o.answer != AnswerTaken || time.Since(began) >= slowAfter
 	if o.answer == AnswerTaken {
 		return s.taken(ctx, l, b)
 	}

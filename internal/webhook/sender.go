@@ -51,9 +51,10 @@ type Sender struct {
 	// Guarded by mu.
 	lines   map[string]*line // by tenant
 	lanes   [2]lane          // of those that were quick, and of the slow
-	until   time.Time        // nobody is sent to before
-	ending  bool             // what has failed is not tried again
-	stopped bool             // no tenant is sent to any more
+	slow    slowTenants
+	until   time.Time // nobody is sent to before
+	ending  bool      // what has failed is not tried again
+	stopped bool      // no tenant is sent to any more
 }
 
 // lane is the lines of which so many are sent at a time.
@@ -64,19 +65,20 @@ type lane struct {
 }
 
 // line is a tenant with items that were not taken. Guarded by the Sender's mu, but for what the
-// one attempt that is under way has: taken, noted, last and failures.
+// one attempt that is under way has: taken, noted, last, failures and late.
 type line struct {
 	tenant  string
 	newest  uint64
 	due     due.Item
 	sending bool
-	slow    bool
+	slow    bool // what late was when it was last queued
 	stopped bool
 
 	taken    uint64
 	noted    uint64 // what the outbox knows of that
 	last     uint64 // the place of the last item of the batch that has failed; 0: it was taken
 	failures int    // one after the other
+	late     bool   // the tenant's last attempt was slow or failed
 }
 
 // behind is how many items were not taken, as far as is known.
@@ -94,7 +96,7 @@ func (l *line) Due() *due.Item { return &l.due }
 func New(cfg Config) *Sender {
 	return &Sender{
 		cfg: cfg, client: newClient(cfg.Transport), wake: make(chan struct{}, 1), answers: count.NewWords(Answers()...),
-		lines: map[string]*line{},
+		lines: map[string]*line{}, slow: newSlowTenants(),
 	}
 }
 
@@ -205,7 +207,8 @@ func (s *Sender) more(tenant string, taken, newest uint64) {
 	}
 	l := s.lines[tenant]
 	if l == nil {
-		l = &line{tenant: tenant, taken: taken, noted: taken, newest: newest}
+		slow := s.slow.has(tenant)
+		l = &line{tenant: tenant, taken: taken, noted: taken, newest: newest, slow: slow, late: slow}
 		s.lines[tenant] = l
 		s.dueLocked(l, gatherTime)
 	}

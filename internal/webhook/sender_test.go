@@ -117,6 +117,75 @@ func TestOneTenantsEndpointHoldsNobodyElse(t *testing.T) {
 	})
 }
 
+// A tenant that was slow is slow when it comes again, though it had taken all; and quick once it
+// has answered quickly. What it lets grow old in between says nothing of it.
+func TestASlowTenantIsRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		hangs := func(m message, _ int) reply {
+			if strings.HasPrefix(m.tenant, "slow") {
+				return reply{status: http.StatusOK, after: answerTime - time.Second}
+			}
+			return reply{status: http.StatusOK}
+		}
+		s := stand(t, hook+"/{tenant}", &service{answer: hangs}, nil)
+		some := func(put func(tenant string)) {
+			for i := range places {
+				put(fmt.Sprint("slow", i))
+			}
+		}
+		one := func(tenant string) { s.put(t, tenant, 1) }
+		atOnce := func() {
+			t.Helper()
+			s.service.sent()
+			some(one)
+			time.Sleep(gatherTime + time.Millisecond)
+			one("quick")
+			time.Sleep(gatherTime + time.Millisecond)
+			is.True(slices.ContainsFunc(s.service.sent(), func(m message) bool { return m.tenant == "quick" }))
+		}
+		some(one)
+		time.Sleep(time.Minute)
+		for range 4 {
+			atOnce()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			is.Equal(len(s.lines), 0) // all was taken
+		}
+		s.service.answers(always(http.StatusInternalServerError))
+		some(one)
+		time.Sleep(2 * outbox.TTL)
+		is.Equal(s.box.Stats().Untaken, 0)
+		s.service.answers(hangs)
+		atOnce()
+		synctest.Wait()
+		is.Equal(len(s.slow.places), places)
+
+		s.service.answers(always(http.StatusOK))
+		time.Sleep(time.Minute)
+		some(one)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		is.Equal(len(s.slow.places), 0)
+	})
+}
+
+// Of the slow ones so many are remembered, of whom the last to be slow are not forgotten.
+func TestHowManySlowTenantsAreRemembered(t *testing.T) {
+	is := is.New(t)
+	s := newSlowTenants()
+	for i := range mostSlow {
+		s.set(fmt.Sprint(i), true)
+	}
+	s.set("0", true) // again
+	s.set("one more", true)
+	s.set("quick", false)
+	is.Equal(len(s.places), mostSlow)
+	is.Equal(s.order.Len(), mostSlow)
+	is.True(s.has("0") && s.has("one more") && s.has("2"))
+	is.True(!s.has("1") && !s.has("quick"))
+}
+
 // Whatever an endpoint does, what it has taken of a tenant is that tenant's order without gaps,
 // of which one batch was under way at a time; and it is what a service would pull.
 func TestOrderWhileHalfFails(t *testing.T) {

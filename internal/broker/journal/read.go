@@ -20,7 +20,7 @@ const (
 )
 
 const (
-	readPatience = 3 * time.Second        // that a part may take to be read
+	readPatience = 3 * time.Second        // that an answer may take, however often it is asked for
 	mostWait     = 200 * time.Millisecond // before it is asked for again
 )
 
@@ -64,31 +64,41 @@ func (j *Journal) read(ctx context.Context, l *life, key string, after, until ui
 	return nil
 }
 
-// nextPart is readPart, again where a part is lost, nobody leads, the connection comes back or a
-// replica lags behind. The error is what the broker said last, if it said anything.
-func (j *Journal) nextPart(ctx context.Context, l *life, key string, after, until uint64, bytes int) ([]Message, error) {
+// nextPart is readPart, asked patiently.
+func (j *Journal) nextPart(ctx context.Context, l *life, key string, after, until uint64, bytes int) (list []Message, err error) {
+	err = j.patiently(ctx, l, func(ctx context.Context) (err error) {
+		list, err = j.readPart(ctx, l, key, after, until, bytes)
+		return err
+	})
+	return list, err
+}
+
+// patiently asks, and again for 3 s where a part of the answer is lost, nobody leads, the
+// connection comes back or a replica lags behind. The error is what the broker said last, if it
+// said anything; stream.ErrStale once a life is over, and a *GoneError at once.
+func (j *Journal) patiently(ctx context.Context, l *life, ask func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, readPatience)
 	defer cancel()
 	why := stream.ErrUnconfirmed
 	for wait := time.Millisecond; ; wait = min(2*wait, mostWait) {
-		list, err := j.readPart(ctx, l, key, after, until, bytes)
+		err := ask(ctx)
 		_, gone := errors.AsType[*GoneError](err)
 		switch {
 		case err == nil:
-			return list, nil
+			return nil
 		case j.life.Load() != l || l.over.Load():
-			return nil, stream.ErrStale
+			return stream.ErrStale
 		case gone:
-			return nil, err
+			return err
 		case !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled):
 			why = err
 		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return nil, why
+			return why
 		case <-j.stream.Done():
-			return nil, why
+			return why
 		}
 	}
 }
@@ -172,6 +182,15 @@ func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
 		whole = s.Last
 	}
 	return Span{max(whole, gone), s.Last, l.epoch}, nil
+}
+
+// ReadSpan is Span for who reads: it asks again as Read does.
+func (j *Journal) ReadSpan(ctx context.Context, key string) (span Span, err error) {
+	err = j.patiently(ctx, j.life.Load(), func(ctx context.Context) (err error) {
+		span, err = j.Span(ctx, key)
+		return err
+	})
+	return span, err
 }
 
 // firstOf is a key's first message, and how many it has, as any replica tells.
