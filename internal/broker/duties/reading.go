@@ -29,9 +29,10 @@ type reading struct {
 	at        uint64        // its place up to which all is handed over
 	moved     chan struct{} // closed when at moves
 	passed    milestones
-	unread    uint64 // the first place that was not understood; 0: none
-	prepared  uint64 // where reading may begin as soon as the disk has what was kept anew; 0: nowhere
-	bytes     int64  // that were read since it was last made to begin later
+	unread    uint64        // the first place that was not understood; 0: none
+	ahead     time.Duration // of this process's clock the leader's, as far as is known now, at most: more by the time of its answer
+	prepared  uint64        // where reading may begin as soon as the disk has what was kept anew; 0: nowhere
+	bytes     int64         // that were read since it was last made to begin later
 }
 
 // lookEvery is how often it is asked whether the stream is still the one that is read.
@@ -121,6 +122,7 @@ func (r *reading) leave(ctx context.Context) {
 func (r *reading) same(ctx context.Context) (bool, error) {
 	k := r.keeper
 	connected := k.nc.Stats().Reconnects
+	asked := time.Now()
 	state, err := k.stream.Info(ctx)
 	if err == nil {
 		full := k.cfg.Bytes > 0 && int64(state.Bytes) > k.cfg.Bytes
@@ -130,6 +132,9 @@ func (r *reading) same(ctx context.Context) (bool, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err == nil {
+		r.ahead = state.Now.Sub(asked)
+	}
 	return state.Life() == r.begun.life && connected == r.begun.connected && state.Last >= r.at, err
 }
 
@@ -137,6 +142,7 @@ func (r *reading) same(ctx context.Context) (bool, error) {
 func (r *reading) follow(ctx context.Context) error {
 	k := r.keeper
 	connected := k.nc.Stats().Reconnects
+	asked := time.Now()
 	state, err := k.stream.Info(ctx)
 	if err != nil {
 		return err
@@ -166,7 +172,7 @@ func (r *reading) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.consuming, r.begun, r.at = consuming, from, begin-1
+	r.consuming, r.begun, r.at, r.ahead = consuming, from, begin-1, state.Now.Sub(asked)
 	r.passed, r.unread, r.bytes, r.prepared = milestones{}, 0, 0, 0
 	return nil
 }
@@ -185,14 +191,13 @@ func (b *beginning) keptAt(now time.Time, meta *jetstream.MsgMetadata) time.Time
 	if meta.Sequence.Stream > b.last {
 		return now
 	}
-	return b.stampedAt(now, meta)
+	return stampedAt(now, b.ahead, meta)
 }
 
-// stampedAt is when a message was kept by the leader's clock, as this process's clock tells it: not in
-// the future.
-func (b *beginning) stampedAt(now time.Time, meta *jetstream.MsgMetadata) time.Time {
-	age := now.Add(b.ahead).Sub(meta.Timestamp)
-	return now.Add(-max(0, age))
+// stampedAt is when a message was kept by the leader's clock, which is so much ahead, by this
+// process's: not in the future.
+func stampedAt(now time.Time, ahead time.Duration, meta *jetstream.MsgMetadata) time.Time {
+	return now.Add(-max(0, now.Add(ahead).Sub(meta.Timestamp)))
 }
 
 // take hands over one message of a stream.
@@ -209,7 +214,7 @@ func (r *reading) take(from *beginning, msg jetstream.Msg) {
 	r.at = meta.Sequence.Stream
 	now := time.Now()
 	kept := from.keptAt(now, meta)
-	if err := r.hand(msg, kept, from.stampedAt(now, meta)); err != nil {
+	if err := r.hand(msg, kept, stampedAt(now, r.ahead, meta)); err != nil {
 		r.keeper.notUnderstood(msg.Subject(), err)
 		if r.unread == 0 {
 			r.unread = r.at
@@ -222,7 +227,7 @@ func (r *reading) take(from *beginning, msg jetstream.Msg) {
 }
 
 // hand hands over what a message says. It was kept at a time, and not before; what was acknowledged
-// in time is in time even where it is read late, so of that the leader's clock says it.
+// in time is in time even where it is read late, so of that the leader's clock says it: not after.
 func (r *reading) hand(msg jetstream.Msg, kept, stamped time.Time) error {
 	k := r.keeper
 	if of, is := strings.CutSuffix(msg.Subject(), earlySuffix); is {

@@ -123,5 +123,10 @@ func TestWhenAnAcknowledgementWasGiven(t *testing.T) {
 	early.Given, late.Given = time.Now().Add(-time.Minute), time.Now().Add(time.Minute)
 	_, err := k.keep(t.Context(), []duty.Acknowledgement{early, late}, 1000)
 	is.NoErr(err)
-	is.Equal(judgedBy(t, k).counts(1), map[duty.State]int{duty.Acknowledged: 1, duty.Owed: 1})
+	read := judgedBy(t, k)
+	is.Equal(read.counts(1), map[duty.State]int{duty.Acknowledged: 1, duty.Owed: 1})
+	read.ahead = time.Hour // by the clock of another leader
+	_, err = read.same(t.Context())
+	is.NoErr(err)
+	is.True(read.ahead.Abs() < time.Minute)
 }
