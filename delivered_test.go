@@ -11,6 +11,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/delivery"
+	"realtimehub/internal/history"
 	"realtimehub/internal/inquiry"
 	"realtimehub/internal/outbox"
 	"realtimehub/internal/testkit"
@@ -222,6 +223,20 @@ func TestReceiptsOfWhoHasLeft(t *testing.T) {
 		one, _ := h.receipts(t, "acme", "e", "?profile="+profile)
 		is.Equal(one, []string{want})
 	}
+	h.changes(t, "PUT", members, `{"members":["stays","left"]}`) // who is back
+	list, _ = h.receipts(t, "acme", "e", "")
+	is.Equal(list, []string{"left sent sentUnacknowledged", "stays owed noConnection"})
+
+	e, err := h.Event(t.Context(), "acme", "e") // of another history, whose places are others
+	is.NoErr(err)
+	other := *e
+	other.Recipients, other.Cursor.Epoch = nil, history.NewKey(nil).Epoch(make([]byte, 8))
+	recipients, err := h.Recipients(t.Context(), &other)
+	is.NoErr(err)
+	is.Equal(len(recipients), 2) // the members of now
+	_, known, err := h.IsRecipient(t.Context(), &other, recipients[0])
+	is.NoErr(err)
+	is.True(!known)
 }
 
 // Of whom an event was for that has left a service's room nothing is known.

@@ -146,6 +146,7 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]delivery.Re
 	if err := h.oblige(ctx, entries); err != nil {
 		return nil, err
 	}
+	pledge.Close()
 	remotes := count()
 	for i, e := range entries {
 		if debug {

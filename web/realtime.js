@@ -609,6 +609,7 @@ class Stream {
   #retry = RETRY_MS; #failures = 0; #late = 0; #closing = null; #heardAt = 0; #proddedAt = 0; #heartbeat = 0;
   #status;
   #line; #still = new Set(); #ackMs = 0; #ackedAt = -Infinity; #isOwed = false; #isActive = false; #acking = false;
+  #isWide = false; // the hub was asked for more types than are wanted, as the list was too long for an address
 
   /** sink has events(list) and status(status), which is live once the stream has what was wanted last. */
   constructor(door, { meta = {}, wishes, cursor, who = '', status = IDLE }, sink) {
@@ -678,7 +679,7 @@ class Stream {
   #add({ type, cursor, until }) {
     const wishes = [...this.#wishes].filter(([, wish]) => type && !type.startsWith('hub.') && wants(wish, type));
     const missing = new Set(wishes.filter(([, { skipped }]) => !skipped?.has(cursor)).map(([id]) => id));
-    const isHandled = !wishes.length; // it came as the hub did not know all of the filter, and has no listener
+    const isHandled = !wishes.length && this.#isWide; // it came as the hub did not know all of the filter, and has no listener
     const item = { missing, isHandled, hasDeadline: until !== undefined, until: until ?? Date.now() + HELD_MS };
     item.isOver = () => (item.isHandled || !item.hasDeadline) && [...missing].every((id) => this.#still.has(id));
     this.#line.add(cursor, item);
@@ -885,6 +886,7 @@ class Stream {
     const wanted = said.types?.join() || 'hub.*'; // an empty list is read as all, and the hub's own come anyway
     const watched = said.presence === '*' ? [] : said.presence.length ? said.presence : ['none'];
     this.#applied = JSON.stringify(said);
+    this.#isWide = JSON.stringify(said.types) !== JSON.stringify(types);
     if (this.#status.connectionId && this.#applied !== JSON.stringify(this.#wish)) setTimeout(() => this.#settle(), SETTLE_MS);
     return [['ack', 'true'], ...this.#meta, ...(said.types ? [['types', wanted]] : []), ...watched.map((profile) => ['presence', profile])];
   }
@@ -965,7 +967,7 @@ class Stream {
       const body = { types: types ?? ['*'], presence: presence === '*' ? ['*'] : presence.length ? presence : ['none'] };
       const { ok } = await this.#door.call('PATCH', `/v1/connections/${connectionId}`, { body, signal });
       if (connectionId !== this.#status.connectionId) continue;
-      if (ok) [this.#applied, failures] = [applied, 0];
+      if (ok) [this.#applied, this.#isWide, failures] = [applied, false, 0];
       else await pause(growing(1000, failures++), signal);
     }
     this.#settling = false;

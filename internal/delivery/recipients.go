@@ -36,20 +36,25 @@ func (m *Members) Recipients(ctx context.Context, e *history.Entry) ([]event.Pro
 	case e.Recipients != nil:
 		return e.Recipients, nil
 	case m.OwnsMembership():
-		members, err := m.membersThen(ctx, e.Event.TenantID, r, e.Cursor.Seq)
+		members, err := m.membersThen(ctx, e.Event.TenantID, r, e.Cursor)
 		return withoutExcluded(e.Event, members), err
 	}
 	members, err := m.Members(ctx, e.Event.TenantID, r, func(int) (func(), error) { return func() {}, nil })
 	return withoutExcluded(e.Event, members), err
 }
 
-// membersThen are those who belonged to a room at a place, as far as is remembered, in no order.
-func (m *Members) membersThen(ctx context.Context, tenant string, r event.Room, place uint64) ([]event.Profile, error) {
+// membersThen are those who belonged to a room at a place, sorted, as far as is remembered; those of
+// now where the place is of another history than what is remembered.
+func (m *Members) membersThen(ctx context.Context, tenant string, r event.Room, at history.Cursor) ([]event.Profile, error) {
 	t, err := m.look(ctx, tenant)
 	if t == nil {
 		return nil, err
 	}
-	members, former := t.rooms.Then(r, place), t.rooms.Former(r, place, t.restLocked)
+	if !t.rooms.IsOf(at.Epoch) {
+		at.Seq = math.MaxUint64
+	}
+	members := t.rooms.Then(r, at.Seq)
+	former := t.rooms.Former(r, at.Seq, t.restLocked)
 	t.mu.Unlock()
 	list := append(profilesOf(members), former...)
 	slices.SortFunc(list, event.CompareProfiles)
@@ -67,13 +72,16 @@ func (m *Members) IsRecipient(ctx context.Context, e *history.Entry, p event.Pro
 		return e.Event.Target.Kind == event.KindTenant || slices.Contains(e.Event.Target.Profiles, p), true, nil
 	case !m.OwnsMembership():
 		is, _, err = m.Member(ctx, e.Event.TenantID, r, p)
-		return is, is, err
+		return is, is, err // who is none now may have been one then
 	}
 	t, err := m.look(ctx, e.Event.TenantID)
 	if t == nil {
 		return false, true, err
 	}
 	defer t.mu.Unlock()
+	if !t.rooms.IsOf(e.Cursor.Epoch) {
+		return false, false, nil
+	}
 	is, known = t.rooms.Was(r, p, e.Cursor.Seq)
 	return is, known, nil
 }

@@ -15,7 +15,7 @@ type docket struct {
 	all     map[part]*open                        // those that are kept
 	narrow  sized.Table[event.Profile, []*open]   // those before their deadline that have few recipients, of whoever has not acknowledged them
 	wide    []*open                               // and many, by place
-	lately  [2]sized.Table[event.Profile, []mark] // acknowledgements of this minute and the one before, by when they were given
+	lately  [2]sized.Table[event.Profile, []mark] // acknowledgements of this minute and the one before, by when they were kept
 	rotated time.Time                             // when the minute began
 	bytes   int64                                 // of lately
 	owed    int                                   // recipients who owe, of all duties
@@ -120,7 +120,7 @@ func without(list []*open, o *open) []*open {
 }
 
 // acknowledge notes an acknowledgement of all that it covers, and keeps it for a while.
-func (k *docket) acknowledge(a Acknowledgement) {
+func (k *docket) acknowledge(a Acknowledgement, kept time.Time) {
 	was := k.narrow.Get(a.Profile)
 	left := slices.DeleteFunc(was, func(o *open) bool { return o.isAnsweredBy(&a) && o.acknowledge(a.Profile, a.Given) })
 	if len(left) < len(was) {
@@ -135,8 +135,8 @@ func (k *docket) acknowledge(a Acknowledgement) {
 			o.acknowledge(a.Profile, a.Given)
 		}
 	}
-	k.rotate(a.Given)
-	if k.rotated.Sub(a.Given) < markTime {
+	k.rotate(kept)
+	if k.rotated.Sub(kept) < markTime {
 		k.keep(a)
 	}
 }

@@ -59,7 +59,7 @@ type Acknowledgement struct {
 	UpTo       uint64
 	Types      *event.Filter // what the connection wanted meanwhile
 	Until      time.Time     // by then the last deadline of what it may be of has passed, by this process's clock
-	Given      time.Time     // by this process's clock; set by the Keeper
+	Given      time.Time     // by this process's clock; zero: just now
 }
 
 // covers says whether an acknowledgement is one of an event: its connection was sent it.

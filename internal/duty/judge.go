@@ -122,9 +122,9 @@ func (j *Judge) Reported(tenant string, at history.Cursor, n int, when time.Time
 	}
 }
 
-// Acknowledge notes an acknowledgement. It counts for those events whose deadline had not come as it
-// was given.
-func (j *Judge) Acknowledge(a Acknowledgement) {
+// Acknowledge notes an acknowledgement that was kept at a time, by this process's clock. It counts for
+// those events whose deadline had not come as it was given.
+func (j *Judge) Acknowledge(a Acknowledgement, kept time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
@@ -132,7 +132,7 @@ func (j *Judge) Acknowledge(a Acknowledgement) {
 	}
 	k := j.docketLocked(a.Tenant)
 	was := k.bytes
-	k.acknowledge(a)
+	k.acknowledge(a, kept)
 	j.cfg.Pools.State.Force(k.tenant, k.bytes-was)
 }
 

@@ -205,7 +205,7 @@ func TestAcknowledgementsOfDays(t *testing.T) {
 		for k := range each {
 			a := ack(fmt.Sprint(i, "-", k), 0, 1)
 			a.Given = now.Add(time.Duration(i-minutes) * time.Minute)
-			j.Acknowledge(a)
+			j.Acknowledge(a, a.Given)
 		}
 	}
 	is.True(pools.State.Total() < 4*each*1000)
@@ -310,7 +310,7 @@ func TestReportedAtOnceByAJudgeThatWasKilled(t *testing.T) {
 		is.Equal(r.reported(), []string{"e1 offline: back off"})
 
 		next := NewJudge(r.judge.cfg)
-		next.Acknowledge(ack("back", 0, 1))
+		next.Acknowledge(ack("back", 0, 1), time.Now())
 		next.Open(d, time.Now(), nil)
 		next.judge(t.Context())
 		is.Equal(r.reported(), []string{"e1 offline: back off", "e1: on"})
@@ -337,6 +337,29 @@ func TestReportsAreMadeAgain(t *testing.T) {
 		is.Equal(r.reported(), []string{"e1: a"})
 		came, _ := r.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: 9})
 		is.Equal(came.List[0].At, time.Now()) // three attempts after the deadline
+	})
+}
+
+// Of what is kept up to a place, that which is about to be judged stays where it is.
+func TestWhatIsDueIsNotKeptAnew(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		j := NewJudge(r.judge.cfg)
+		for place, lasts := range map[uint64]time.Duration{1: time.Minute, 2: 0, 3: 0, 4: time.Minute} {
+			e := &event.Event{ID: fmt.Sprint("e", place), TenantID: "acme", Timestamp: time.Now(), Deadline: lasts}
+			d := New(e, history.Cursor{Epoch: epoch, Seq: place}, []event.Profile{user("a")})
+			d.Kept = 10 * place
+			j.Open(d, d.Deadline, nil)
+		}
+		list, _, due, ready := j.KeptUpTo(30)
+		is.Equal(len(list), 1)
+		is.Equal(list[0].Kept, uint64(10))
+		is.Equal(due, uint64(20))
+		is.True(ready)
+		j.Unplace() // it is not known to be kept
+		list, _, due, _ = j.KeptUpTo(0)
+		is.Equal(len(list), 4)
+		is.Equal(due, uint64(0))
 	})
 }
 
@@ -571,16 +594,18 @@ func TestManyAreForgottenInPieces(t *testing.T) {
 		}
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
+		r.judge.mu.Lock()
 		k := r.judge.dockets["acme"]
 		past := k.past
 		is.Equal(len(past), 2*forgetPiece+1)
-		r.judge.mu.Lock()
 		r.judge.dueLocked(time.Now().Add(2 * time.Hour))
-		r.judge.mu.Unlock()
 		is.Equal(len(k.past), forgetPiece+1)
 		is.True(&k.past[0] == &past[forgetPiece]) // none was moved
+		r.judge.mu.Unlock()
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
+		r.judge.mu.Lock()
+		defer r.judge.mu.Unlock()
 		is.Equal(len(k.past), 0)
 		is.Equal(k.results, int64(0))
 		is.Equal(len(k.all), 0)

@@ -108,7 +108,7 @@ func (m *Memory) Open(_ context.Context, d *Duty) error {
 // Acknowledge implements Keeper.
 func (m *Memory) Acknowledge(a Acknowledgement) {
 	a.Given = time.Now()
-	m.judge.Acknowledge(a)
+	m.judge.Acknowledge(a, a.Given)
 }
 
 // Ended implements Keeper.

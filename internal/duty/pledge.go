@@ -34,9 +34,10 @@ func (p *Pledge) Add(events []*event.Event, count func(*event.Event) int) error 
 	return nil
 }
 
-// Close gives all of it back.
+// Close gives all of it back, once.
 func (p *Pledge) Close() {
 	for tenant, bytes := range p.taken {
 		p.pools.State.Give(tenant, bytes)
 	}
+	clear(p.taken)
 }

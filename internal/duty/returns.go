@@ -62,7 +62,7 @@ func (r *Returns) Ahead(back Acknowledgement) {
 	defer r.mu.Unlock()
 	now := time.Now()
 	r.sweepLocked(now)
-	back.Until = now.Add(aheadTime)
+	back.Given, back.Until = now, now.Add(aheadTime)
 	r.keepLocked(&r.ahead, event.TenantProfile{Tenant: back.Tenant, Profile: back.Profile}, back)
 }
 
@@ -109,7 +109,7 @@ func (a Acknowledgement) handledBy(back Acknowledgement) bool {
 }
 
 func (a Acknowledgement) upTo(back Acknowledgement) Acknowledgement {
-	a.UpTo = min(a.UpTo, back.UpTo)
+	a.UpTo, a.Given = min(a.UpTo, back.UpTo), back.Given
 	return a
 }
 

@@ -10,22 +10,28 @@ type Standing struct {
 }
 
 // KeptUpTo are the duties before their deadline that are kept up to a place, and how many bytes
-// they take here. Not ready: one of them is about to be judged, or has people who are to be reported at
-// once and are not yet.
-func (j *Judge) KeptUpTo(place uint64) (list []*Duty, bytes int64, ready bool) {
+// they take here. Those that are about to be judged stay where they are: due is the first place of
+// theirs, 0 for none. Not ready: one has people who are to be reported at once and are not yet.
+func (j *Judge) KeptUpTo(place uint64) (list []*Duty, bytes int64, due uint64, ready bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	ready = true
 	now := time.Now()
 	for _, k := range j.dockets {
 		for _, o := range k.all {
-			if !o.over && o.Kept <= place {
+			switch {
+			case o.over || o.Kept > place:
+			case o.Kept > 0 && !now.Before(o.judgeAt):
+				if due == 0 || o.Kept < due {
+					due = o.Kept
+				}
+			default:
 				list, bytes = append(list, o.Duty), bytes+o.bytes
-				ready = ready && !o.waitsForEarly() && now.Before(o.judgeAt)
+				ready = ready && !o.waitsForEarly()
 			}
 		}
 	}
-	return list, bytes, ready
+	return list, bytes, due, ready
 }
 
 // Standing is what has come of a duty so far; false: it is over.

@@ -108,13 +108,16 @@ func (m *Memberships[C]) Was(room event.Room, p event.Profile, place uint64) (wa
 	return was, was || place > max(b.Forgot, m.pruned, m.unsure)
 }
 
-// Former are those who belonged to a room at a place and do no more, as far as is remembered; one may
-// come twice. Now and then it calls rest, as Prune does.
+// Former are those whose stay in a room has ended since a place, as far as is remembered: they belonged
+// to it then. One may come twice, and may be back. Now and then it calls rest, as Prune does.
 func (m *Memberships[C]) Former(room event.Room, place uint64, rest func() bool) (former []event.Profile) {
+	if place > m.newest {
+		return nil
+	}
 	looked := 0
 	for key, stays := range m.past.All() {
 		within := slices.ContainsFunc(stays, func(s span) bool { return s.from < place && place <= s.until })
-		if key.room == room && within && !m.Has(room, key.profile) {
+		if key.room == room && within {
 			former = append(former, key.profile)
 		}
 		if looked++; looked%prunePiece == 0 && !rest() {

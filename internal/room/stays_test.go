@@ -68,6 +68,10 @@ func TestWhoWasThere(t *testing.T) {
 	is.Equal(was(bob, 4), [2]bool{true, true})
 	is.Equal(r.Former(in, 3, unbroken), []event.Profile{alice})
 	is.Equal(len(r.Former(in, 4, unbroken)), 0)
+	r.Add(in, alice, 5)
+	is.Equal(r.Former(in, 3, unbroken), []event.Profile{alice}) // who may be back as others look on
+	is.Equal(was(alice, 4), [2]bool{false, true})
+	r.Remove(in, alice, 0)
 	r.ForgetPast()
 	is.Equal(was(alice, 3), [2]bool{false, false})
 	is.Equal(was(alice, 4), [2]bool{false, true})

@@ -88,13 +88,15 @@ func (r *reading) prepare(ctx context.Context, bytes, from int64) (begin uint64,
 	if passed.earlier.place == 0 || bytes == 0 {
 		return 0, nil
 	}
-	needing, size, ready := r.judge.KeptUpTo(passed.later.place)
+	needing, size, due, ready := r.judge.KeptUpTo(passed.later.place)
 	if len(needing) > 0 && (!ready || bytes < max(from, 2*size)) {
 		return 0, nil
 	}
 	begin = passed.earlier.place
-	if unread > 0 {
-		begin = min(begin, unread) // another version may understand it, and judge next
+	for _, first := range []uint64{due, unread} { // another version may understand it, and judge next
+		if first > 0 {
+			begin = min(begin, first)
+		}
 	}
 	return begin, r.keepAnew(ctx, needing)
 }
@@ -125,7 +127,7 @@ func (k *Keeper) begin(ctx context.Context) (uint64, error) {
 
 // keepLost keeps duties that the stream may have no more.
 func (r *reading) keepLost(ctx context.Context) error {
-	lost, _, _ := r.judge.KeptUpTo(0)
+	lost, _, _, _ := r.judge.KeptUpTo(0)
 	return r.keepAnew(ctx, lost)
 }
 

@@ -295,7 +295,7 @@ func TestADutyIsKeptAnewAsItWas(t *testing.T) {
 	d.Absent = d.Recipients[2:]
 	is.NoErr(k.Open(t.Context(), d))
 	first := judgedBy(t, k)
-	_, _, ready := first.judge.KeptUpTo(first.at)
+	_, _, _, ready := first.judge.KeptUpTo(first.at)
 	is.True(!ready) // c is yet to be reported
 	early := time.Now().Add(-time.Minute).Truncate(time.Millisecond)
 	is.NoErr(k.early(t.Context(), d, early))
@@ -333,4 +333,23 @@ func TestMilestones(t *testing.T) {
 		m.pass(uint64(second+1), begun.Add(time.Duration(second)*time.Second))
 	}
 	is.Equal(m, milestones{milestone{61, begun.Add(time.Minute)}, milestone{121, begun.Add(2 * time.Minute)}})
+}
+
+// Who judges next reads a duty that is about to be judged, which is not kept anew.
+func TestWhatIsDueIsReadByWhoJudgesNext(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	k := reader(t)
+	d := dutyOf(1, time.Hour, "a")
+	is.NoErr(k.Open(t.Context(), d))
+	read := judgedBy(t, k)
+	d.Kept = read.at
+	acknowledgeAll(t, k, 1, "b")
+	is.NoErr(read.catchUp(t.Context()))
+	read.judge = duty.NewJudge(k.duty)
+	read.judge.Open(d, time.Now(), nil)
+	read.pass()
+	begin, err := read.prepare(t.Context(), 1, 0)
+	is.NoErr(err)
+	is.Equal(begin, d.Kept)
 }

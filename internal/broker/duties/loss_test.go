@@ -74,7 +74,7 @@ func TestAMessageOfAStreamBefore(t *testing.T) {
 	is.NoErr(read.follow(t.Context()))
 	defer read.now().Stop()
 	read.take(before, late)
-	lost, _, _ := read.judge.KeptUpTo(0)
+	lost, _, _, _ := read.judge.KeptUpTo(0)
 	is.Equal(len(lost), 1) // and is kept anew
 }
 

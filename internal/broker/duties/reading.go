@@ -258,7 +258,7 @@ func (r *reading) hand(msg jetstream.Msg, kept, stamped time.Time) error {
 			continue
 		}
 		a.Given = stamped.Add(-time.Duration(w.Age) * time.Millisecond)
-		r.judge.Acknowledge(a)
+		r.judge.Acknowledge(a, kept)
 	}
 	return errors.Join(errs...)
 }

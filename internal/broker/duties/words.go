@@ -37,7 +37,9 @@ const (
 
 // Acknowledge implements duty.Keeper.
 func (k *Keeper) Acknowledge(a duty.Acknowledgement) {
-	a.Given = time.Now()
+	if a.Given.IsZero() {
+		a.Given = time.Now()
+	}
 	w := &k.words
 	w.mu.Lock()
 	full := len(w.list) >= allWords

@@ -289,6 +289,17 @@ await test('a tab that is gone has handled nothing', async () => {
   assert.deepEqual(acked(), ['c-1', 'c-3']); // the service has been told of 2
 });
 
+await test('what a tab that is gone wanted, and nobody else wants, is handled by nobody', async () => {
+  await tab({ types: ['b.c'] });
+  const gone = await tab({ types: ['a.b'] });
+  hub.answer = ({ method }) => (method === 'PATCH' ? new Promise(() => {}) : undefined); // the hub sends it still
+  gone.client.close();
+  await settled();
+  await tells(1, '30s');
+  await pass(2 * SECOND);
+  assert.deepEqual(acked(), []);
+});
+
 await test('a tab that came after an event has not handled it, whoever leads', async () => {
   const never = () => new Promise(() => {});
   const [one] = [await tab({}, never)];
