@@ -1,17 +1,25 @@
 package backup
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/matryer/is"
+	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/broker"
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/history/historytest"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/room"
 )
 
 // interrupted restores a file through a proxy, and is interrupted by the first message to a
@@ -81,4 +89,55 @@ func TestRestoreThatLeavesItsMark(t *testing.T) {
 	})
 	is.True(err != nil && strings.Contains(err.Error(), "restore was interrupted: "))
 	is.True(strings.Contains(err.Error(), "something of the restore is left there: the stream "+prefix+"_restoring"))
+}
+
+// A restore is killed, or cut off, while it opens what it has brought, the history last. What a hub
+// acknowledges then is still there when the restore is repeated, and so is all else.
+func TestRestoreThatIsCutOffWhileItOpens(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	file, on := backedUp(t), onServers(t, 1)
+	on.hub(t, func(b *broker.Broker) {
+		is.True(on.killedAtTheEnd(t, file) != nil)
+		join(t, b, "acme")
+		other := filepath.Join(t.TempDir(), "other")
+		from := inFolder(t)
+		from.hub(t, func(b *broker.Broker) { historytest.Persist(t, b.Log(), historytest.ToAll("1")) })
+		_, err := from.command(t, "backup", other)
+		is.NoErr(err)
+		_, err = on.command(t, "restore", other)
+		is.True(errors.Is(err, errOther))
+		said, err := on.command(t, "restore", file)
+		is.NoErr(err)
+		is.True(strings.Contains(said, " records "))
+		is.Equal(on.streamsOf(t), three(1)) // and no mark
+	})
+	on.hub(t, func(b *broker.Broker) {
+		members := 0
+		b.Rooms().Follow(func(_ string, _ history.Epoch, _ event.Room, list []room.Membership) { members += len(list) }, func(string) {})
+		is.NoErr(b.Rooms().Attach(t.Context(), "acme"))
+		is.Equal(members, 1)
+	})
+	on.hub(t, func(b *broker.Broker) { whole(t, b, false) })
+}
+
+// killedAtTheEnd restores a file, and is cut off from its server before it opens the history.
+func (p place) killedAtTheEnd(t *testing.T, file string) error {
+	t.Helper()
+	is := is.New(t)
+	text, err := os.ReadFile(file)
+	is.NoErr(err)
+	proxy := p.servers.Proxies(t)[0]
+	nc, err := nats.Connect(proxy.URL(), nats.NoReconnect())
+	is.NoErr(err)
+	defer nc.Close()
+	proxy.Rule(func(m *natstest.Message) natstest.Verdict {
+		opens := m.Subject == "$JS.API.STREAM.UPDATE."+prefix+"_journal" && !strings.Contains(string(m.Data), prefix+".shut.")
+		if opens {
+			nc.Close()
+		}
+		return natstest.Verdict{Drop: opens}
+	})
+	_, err = Restore(t.Context(), nc, prefix, p.replicas, bytes.NewReader(text))
+	return err
 }
