@@ -122,3 +122,28 @@ func TestASyncThatFailedIsToldOfByTheNextStart(t *testing.T) {
 	defer f.Close()
 	is.True(!f.Torn()) // it was told once
 }
+
+// A write that failed is told of by the next start, unless there was only no room, also where the
+// disk did not take the mark at first. Nothing is kept until it does.
+func TestAWriteThatFailedIsToldOfByTheNextStart(t *testing.T) {
+	is := is.New(t)
+	cfg := configOf(t.TempDir())
+	mark := filepath.Join(cfg.Dir, bootName)
+	f := open(t, cfg)
+	marked := func() bool { text, err := os.ReadFile(mark); return err == nil && string(text) == boot() }
+	is.True(marked())
+	is.NoErr(os.Rename(mark, mark+".kept"))
+	is.NoErr(os.Mkdir(mark, 0o700)) // which nobody can write into, as on a disk that is read-only
+	f.current().logs.Errorf("Filestore [kept] Critical write error: %s", "open 1.blk: read-only file system")
+	testkit.Eventually(t, func() bool { return f.unsynced.Load() && f.current() == nil })
+	is.True(f.finish() != nil) // as when it is closed now
+	is.NoErr(os.Remove(mark))
+	is.NoErr(os.Rename(mark+".kept", mark))
+	is.True(marked())
+	testkit.Eventually(t, func() bool { return f.current() != nil })
+	is.True(!marked())
+	f.Close()
+	f = open(t, cfg)
+	defer f.Close()
+	is.True(f.Torn())
+}
