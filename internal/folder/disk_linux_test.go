@@ -147,3 +147,16 @@ func TestAWriteThatFailedIsToldOfByTheNextStart(t *testing.T) {
 	defer f.Close()
 	is.True(f.Torn())
 }
+
+// Whoever makes a folder, or puts a file into one, hears that its name does not come to the disk.
+func TestANameThatDoesNotComeToTheDisk(t *testing.T) {
+	is := is.New(t)
+	d := newDisk(t)
+	is.NoErr(makeDir(filepath.Join(d.dir, "one", "in another")))
+	is.NoErr(os.Mkdir(filepath.Join(d.dir, "new"), 0o700))
+	defer d.full(t)()
+	is.True(makeDir(filepath.Join(d.dir, "new", "made")) != nil)
+	is.NoErr(os.Mkdir(filepath.Join(d.dir, "newer"), 0o700))
+	is.NoErr(os.WriteFile(filepath.Join(d.dir, "newer", "file"), nil, 0o600))
+	is.True(SyncDir(filepath.Join(d.dir, "newer")) != nil)
+}

@@ -116,7 +116,7 @@ func (f *Folder) open() error {
 
 // take locks the folder and reads what it is.
 func (f *Folder) take() (err error) {
-	if err := os.MkdirAll(f.cfg.Dir, 0o700); err != nil {
+	if err := makeDir(f.cfg.Dir); err != nil {
 		return err
 	}
 	if err := notForeign(f.cfg.Dir); err != nil {
