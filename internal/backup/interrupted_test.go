@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/broker"
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/history/historytest"
@@ -88,7 +91,48 @@ func TestRestoreThatLeavesItsMark(t *testing.T) {
 		return strings.HasPrefix(m.Subject, "$JS.API.STREAM.DELETE.")
 	})
 	is.True(err != nil && strings.Contains(err.Error(), "restore was interrupted: "))
-	is.True(strings.Contains(err.Error(), "something of the restore is left there: the stream "+prefix+"_restoring"))
+	is.True(strings.Contains(err.Error(), "something of the restore may be left there: the stream "+prefix+"_restoring"))
+}
+
+// A restore that has ended well, but cannot take its mark away, says both.
+func TestRestoreThatHasEndedAndLeavesItsMark(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	file, on := backedUp(t), onServers(t, 1)
+	err := on.interrupted(t, file, "never", func(m *natstest.Message) bool {
+		return m.Subject == "$JS.API.STREAM.DELETE."+prefix+"_restoring"
+	})
+	is.True(err != nil && strings.Contains(err.Error(), "all was restored, but something of the restore may be left there: the stream "+prefix+"_restoring"))
+	on.hub(t, func(b *broker.Broker) { whole(t, b, false) })
+}
+
+// A restore that could not remove what it had brought says so, also if it is interrupted before it
+// tries again.
+func TestRestoreThatIsInterruptedBeforeItTriesAgain(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	proxy := onServers(t, 1).servers.Proxies(t)[0]
+	var mu sync.Mutex
+	answer := "" // the subject of that to the first stream's end
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case answer == "" && strings.HasPrefix(m.Subject, "$JS.SNAPSHOT.RESTORE.") && len(m.Data) == 0:
+			answer = m.Reply
+		case answer != "" && m.Subject == answer:
+			v.Instead = fmt.Appendf(nil, `{"error":{"code":500,"err_code":%d,"description":"what it has does not match store"}}`, codeNotRestored)
+		case answer != "" && strings.HasPrefix(m.Subject, "$JS.API.STREAM.DELETE."):
+			cancel()
+			v.Drop = true
+		}
+		return v
+	})
+	err := Command(ctx, "restore", []string{backedUp(t)}, []string{"REALTIME_NATS_URL=" + proxy.URL()}, io.Discard)
+	is.True(errors.Is(err, errUnfinished) && errors.Is(err, stream.ErrLeft))
+	is.True(strings.Contains(err.Error(), "restore was interrupted: "))
 }
 
 // A restore is killed, or cut off, while it opens what it has brought, the history last. What a hub

@@ -56,6 +56,9 @@ func checkAbout(archive *tar.Reader, prefix string) error {
 	return nil
 }
 
+// errRestored begins what is said of a restore that has ended well, but not in all respects.
+var errRestored = errors.New("all was restored")
+
 // Restore has the server keep what a backup has, so many times; nothing, if it is not whole. It
 // refuses where events or memberships are kept already. Hubs that run there find what was
 // restored, and as often as they have it kept.
@@ -69,7 +72,13 @@ func Restore(ctx context.Context, nc *nats.Conn, prefix string, replicas int, fr
 		return s, err
 	}
 	usable := false // what is there then
-	defer func() { err = errors.Join(err, mark.End(usable)) }()
+	defer func() {
+		left := mark.End(usable)
+		if err == nil && left != nil {
+			left = fmt.Errorf("%w, but %w", errRestored, left)
+		}
+		err = errors.Join(err, left)
+	}()
 	all := taking{nc: nc, prefix: prefix, replicas: replicas, sum: &s}
 	if err := all.claim(ctx); err != nil {
 		// All is as it was, which may be of a restore that was cut off.
