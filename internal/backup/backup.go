@@ -11,8 +11,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"realtimehub/internal/broker/stream"
 )
 
 // format is that of the file: a tar archive of about.json, then for each stream NAME.json and
@@ -118,7 +116,7 @@ func writeStream(ctx context.Context, nc *nats.Conn, prefix, name string, archiv
 	if s.Error != nil {
 		return s.Error
 	}
-	if stream.Unfinished(prefix, name, s.Config) {
+	if isShut(prefix, name, s.Config) {
 		return errHalf
 	}
 	text, _ := json.Marshal(s)

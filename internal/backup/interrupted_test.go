@@ -142,7 +142,7 @@ func TestRestoreThatIsCutOffWhileItOpens(t *testing.T) {
 	is := is.New(t)
 	file, on := backedUp(t), onServers(t, 1)
 	on.hub(t, func(b *broker.Broker) {
-		is.True(on.killedAtTheEnd(t, file) != nil)
+		is.True(on.killed(t, file, opensTheHistory) != nil)
 		join(t, b, "acme")
 		other := filepath.Join(t.TempDir(), "other")
 		from := inFolder(t)
@@ -165,8 +165,13 @@ func TestRestoreThatIsCutOffWhileItOpens(t *testing.T) {
 	on.hub(t, func(b *broker.Broker) { whole(t, b, false) })
 }
 
-// killedAtTheEnd restores a file, and is cut off from its server before it opens the history.
-func (p place) killedAtTheEnd(t *testing.T, file string) error {
+// opensTheHistory is a message of a restore that does so.
+func opensTheHistory(m *natstest.Message) bool {
+	return m.Subject == "$JS.API.STREAM.UPDATE."+prefix+"_journal" && !strings.Contains(string(m.Data), shutSubject(prefix, prefix+"_journal"))
+}
+
+// killed restores a file, and is cut off from its server before a message.
+func (p place) killed(t *testing.T, file string, before func(*natstest.Message) bool) error {
 	t.Helper()
 	is := is.New(t)
 	text, err := os.ReadFile(file)
@@ -176,12 +181,27 @@ func (p place) killedAtTheEnd(t *testing.T, file string) error {
 	is.NoErr(err)
 	defer nc.Close()
 	proxy.Rule(func(m *natstest.Message) natstest.Verdict {
-		opens := m.Subject == "$JS.API.STREAM.UPDATE."+prefix+"_journal" && !strings.Contains(string(m.Data), prefix+".shut.")
-		if opens {
+		ends := before(m)
+		if ends {
 			nc.Close()
 		}
-		return natstest.Verdict{Drop: opens}
+		return natstest.Verdict{Drop: ends}
 	})
 	_, err = Restore(t.Context(), nc, prefix, p.replicas, bytes.NewReader(text))
 	return err
+}
+
+// A restore is killed once hubs can keep nothing, and before it has removed anything: that is no
+// backup either, until hubs open it again.
+func TestBackupOfWhatIsShut(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	file, on := backedUp(t), onServers(t, 1)
+	on.hub(t, func(*broker.Broker) {})
+	is.True(on.killed(t, file, func(m *natstest.Message) bool { return strings.HasPrefix(m.Subject, "$JS.API.STREAM.DELETE.") }) != nil)
+	_, err := on.command(t, "backup", filepath.Join(t.TempDir(), "file"))
+	is.True(errors.Is(err, errHalf))
+	on.hub(t, func(*broker.Broker) {})
+	_, err = on.command(t, "backup", filepath.Join(t.TempDir(), "file"))
+	is.NoErr(err)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -103,13 +104,25 @@ func shut(ctx context.Context, nc *nats.Conn, prefix string) (before []opened, e
 		json.Unmarshal(there.Config, &config)
 		before = append(before, opened{name, config})
 		closed := maps.Clone(config)
-		closed["subjects"] = []string{prefix + ".shut." + name}
+		closed["subjects"] = []string{shutSubject(prefix, name)}
 		delete(closed, "republish")
 		if err := update(ctx, nc, name, closed); err != nil {
 			return before, err
 		}
 	}
 	return before, nil
+}
+
+// shutSubject is the only one of a stream that is shut.
+func shutSubject(prefix, name string) string { return prefix + ".shut." + name }
+
+// isShut says whether a stream is one that a restore has shut, or has not opened yet.
+func isShut(prefix, name string, config json.RawMessage) bool {
+	var c struct {
+		Subjects []string `json:"subjects"`
+	}
+	json.Unmarshal(config, &c)
+	return stream.Unfinished(prefix, name, config) || slices.Contains(c.Subjects, shutSubject(prefix, name))
 }
 
 // openTime is how long streams may take until all are open.
