@@ -1,9 +1,11 @@
 package folder
 
 import (
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -143,6 +145,43 @@ func TestAWriteThatFailedIsToldOfByTheNextStart(t *testing.T) {
 	testkit.Eventually(t, func() bool { return f.current() != nil })
 	is.True(!marked())
 	f.Close()
+	f = open(t, cfg)
+	defer f.Close()
+	is.True(f.Torn())
+}
+
+// giveUp has the disk's file system be read-only, as after a fault of its own.
+func (d *disk) giveUp(t *testing.T) {
+	t.Helper()
+	is := is.New(t)
+	is.NoErr(exec.Command("mount", "-o", "remount,errors=remount-ro", d.dir).Run())
+	device, err := exec.Command("findmnt", "-no", "SOURCE", d.dir).Output()
+	is.NoErr(err)
+	trigger := filepath.Join("/sys/fs/ext4", filepath.Base(strings.TrimSpace(string(device))), "trigger_fs_error")
+	if err := os.WriteFile(trigger, []byte("1"), 0); err != nil {
+		hubtest.Lacks(t, "ext4 cannot be told to fail")
+	}
+}
+
+// A file system that has given up may have lost what was acknowledged, and takes no mark. The log
+// says what its operator has to do.
+func TestAFileSystemThatGivesUp(t *testing.T) {
+	is := is.New(t)
+	d := newDisk(t)
+	cfg := configOf(filepath.Join(d.dir, "data"))
+	var logs testkit.Buffer
+	cfg.Logger = slog.New(slog.NewTextHandler(&logs, nil))
+	f := open(t, cfg)
+	js := connect(t, f)
+	_, err := js.AddStream(&nats.StreamConfig{Name: "kept", Subjects: []string{"kept"}})
+	is.NoErr(err)
+	d.giveUp(t)
+	testkit.Eventually(t, func() bool { js.Publish("kept", []byte("word")); return f.current() == nil })
+	f.Close()
+	is.True(strings.Contains(logs.String(), "empty the folder's file open before the next start"))
+	is.NoErr(syscall.Unmount(d.dir, 0))
+	mountImage(t, d.image(), d.dir)
+	is.NoErr(os.Truncate(filepath.Join(cfg.Dir, bootName), 0))
 	f = open(t, cfg)
 	defer f.Close()
 	is.True(f.Torn())

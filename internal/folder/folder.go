@@ -74,7 +74,7 @@ func (f *Folder) heed(r *running) {
 		return
 	}
 	if err := f.tear(); err != nil {
-		f.cfg.Logger.Warn("the folder cannot be marked now: what was lost may not be told of", "folder", f.cfg.Dir, "err", err)
+		f.cfg.Logger.Warn("the folder cannot be marked now: unless it is soon, restart the machine or empty the folder's file "+bootName+" before the next start, or nobody is told of what was lost", "folder", f.cfg.Dir, "err", err)
 	}
 }
 
