@@ -11,8 +11,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"realtimehub/internal/broker/stream"
 )
 
 // format is that of the file: a tar archive of about.json, then for each stream NAME.json and
@@ -118,7 +116,7 @@ func writeStream(ctx context.Context, nc *nats.Conn, prefix, name string, archiv
 	if s.Error != nil {
 		return s.Error
 	}
-	if stream.Unfinished(prefix, name, s.Config) {
+	if isShut(prefix, name, s.Config) {
 		return errHalf
 	}
 	text, _ := json.Marshal(s)
@@ -179,6 +177,39 @@ func ask(ctx context.Context, nc *nats.Conn, subject string, question []byte, an
 		return err
 	}
 	return json.Unmarshal(msg.Data, answer)
+}
+
+// info is what the server says of a stream.
+type info struct {
+	Config json.RawMessage `json:"config"`
+	State  struct {
+		Last     uint64         `json:"last_seq"`
+		At       time.Time      `json:"last_ts"`
+		Subjects map[string]int `json:"subjects"` // those asked for that have messages
+	} `json:"state"`
+
+	Error *jetstream.APIError `json:"error"`
+}
+
+// replicas is how many keep the stream.
+func (i info) replicas() int {
+	var config struct {
+		Replicas int `json:"num_replicas"`
+	}
+	json.Unmarshal(i.Config, &config)
+	return config.Replicas
+}
+
+// look asks how a stream is, and, if subjects are named, which of them it has.
+func look(ctx context.Context, nc *nats.Conn, name, subjects string) (i info, err error) {
+	var question []byte
+	if subjects != "" {
+		question, _ = json.Marshal(map[string]string{"subjects_filter": subjects})
+	}
+	if err = ask(ctx, nc, "$JS.API.STREAM.INFO."+name, question, &i); err == nil && i.Error != nil {
+		err = i.Error
+	}
+	return i, err
 }
 
 func messagesOf(state json.RawMessage) uint64 {

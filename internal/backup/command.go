@@ -49,8 +49,9 @@ func Command(ctx context.Context, name string, args, environ []string, out io.Wr
 	var s Summary
 	switch {
 	case restoring:
-		if s, err = load(ctx, nc, cfg, file); err == nil && cfg.Data != "" {
-			err = synced(cfg.Data)
+		s, err = load(ctx, nc, cfg, file)
+		if cfg.Data != "" && (err == nil || errors.Is(err, errRestored)) {
+			err = errors.Join(err, synced(cfg.Data))
 		}
 	case file == piped:
 		s, err = Save(ctx, nc, cfg.NATSPrefix, out)
@@ -74,7 +75,7 @@ func Command(ctx context.Context, name string, args, environ []string, out io.Wr
 // waiting, whatever REALTIME_SYNC says.
 func synced(dir string) error {
 	if err := folder.Sync(dir); err != nil {
-		return fmt.Errorf("all was restored, but it is not known to be on the disk: %w", err)
+		return fmt.Errorf("%w, but it is not known to be on the disk: %w", errRestored, err)
 	}
 	return nil
 }
@@ -131,7 +132,7 @@ func load(ctx context.Context, nc *nats.Conn, cfg settings.Config, path string) 
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():
-			return s, ctx.Err()
+			return s, errors.Join(err, ctx.Err())
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -27,7 +26,6 @@ import (
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
-	"realtimehub/internal/testkit"
 )
 
 // prefix is that of hubs by default.
@@ -102,18 +100,12 @@ func order(tenant string, i int) *history.Entry {
 // fill publishes events, and has ann belong to a room.
 func fill(t *testing.T, b *broker.Broker) {
 	t.Helper()
-	b.Rooms().Follow(func(string, history.Epoch, event.Room, []room.Membership) {}, func(string) {})
 	for i := range tenants {
 		name := tenantName(i)
 		for i := range each {
 			historytest.Persist(t, b.Log(), order(name, i))
 		}
-		testkit.Eventually(t, func() bool { return b.Rooms().Attach(t.Context(), name) == nil })
-		testkit.Eventually(t, func() bool { // a busy broker may not answer in time
-			now, err := b.Rooms().Now(t.Context(), name, talk)
-			m := room.Membership{Profile: ann, Member: true, Stays: []history.Stay{{Room: talk, From: now.Now.Seq, Until: math.MaxUint64}}}
-			return err == nil && b.Rooms().Change(t.Context(), name, talk, now, []room.Membership{m}, false) == nil
-		})
+		join(t, b, name)
 	}
 }
 

@@ -56,6 +56,9 @@ func checkAbout(archive *tar.Reader, prefix string) error {
 	return nil
 }
 
+// errRestored begins what is said of a restore that has ended well, but not in all respects.
+var errRestored = errors.New("all was restored")
+
 // Restore has the server keep what a backup has, so many times; nothing, if it is not whole. It
 // refuses where events or memberships are kept already. Hubs that run there find what was
 // restored, and as often as they have it kept.
@@ -69,22 +72,31 @@ func Restore(ctx context.Context, nc *nats.Conn, prefix string, replicas int, fr
 		return s, err
 	}
 	usable := false // what is there then
-	defer func() { err = errors.Join(err, mark.End(usable)) }()
-	there, err := claim(ctx, nc, prefix)
-	if err != nil {
+	defer func() {
+		left := mark.End(usable)
+		if err == nil && left != nil {
+			left = fmt.Errorf("%w, but %w", errRestored, left)
+		}
+		err = errors.Join(err, left)
+	}()
+	all := taking{nc: nc, prefix: prefix, replicas: replicas, sum: &s}
+	if err := all.claim(ctx); err != nil {
 		// All is as it was, which may be of a restore that was cut off.
 		usable = !errors.Is(err, stream.ErrLeft) && (!mark.Again || errors.Is(err, errKept))
 		return s, err
 	}
-	all := taking{nc: nc, prefix: prefix, replicas: max(replicas, there), sum: &s}
-	if err := all.take(ctx, archive); err != nil { // what was taken so far would be taken for all
+	if err := all.take(ctx, archive); err != nil {
+		if all.taken != nil {
+			return s, err
+		}
+		// What was taken so far would be taken for all.
 		if left := removeAll(context.WithoutCancel(ctx), nc, prefix); left != nil {
 			return s, errors.Join(err, fmt.Errorf("%w: %w", stream.ErrLeft, left))
 		}
 		usable = true
 		return s, err
 	}
-	if err := openAll(ctx, nc, all.opened); err != nil { // some may be open: what was acknowledged there is not removed
+	if err := openAll(ctx, nc, append(all.opened, all.history)); err != nil { // some may be open: what was acknowledged there is not removed
 		return s, fmt.Errorf("%w: all of it, which could not be opened (run the restore again): %w", stream.ErrLeft, err)
 	}
 	usable = true
@@ -97,13 +109,32 @@ type taking struct {
 	prefix   string
 	replicas int // of each stream
 	sum      *Summary
-	opened   []opened // the streams, as they are to be
+	taken    *info    // the history, if a restore before has taken all; nil: none has
+	opened   []opened // the streams, as they are to be, but the history
+	history  opened   // which is opened last, for then all is there
 }
 
-// take replaces what is there by what an archive has. A file that is not whole is an error.
-func (all *taking) take(ctx context.Context, archive *tar.Reader) error {
-	if err := removeAll(ctx, all.nc, all.prefix); err != nil { // also those that the backup does not have: they are of before
+// claim finds what a restore before has left to be opened, or has nothing be kept there any more.
+func (all *taking) claim(ctx context.Context) (err error) {
+	if all.taken, err = taken(ctx, all.nc, all.prefix); err != nil {
 		return err
+	}
+	if all.taken != nil {
+		all.replicas = all.taken.replicas()
+		return nil
+	}
+	there, err := claim(ctx, all.nc, all.prefix)
+	all.replicas = max(all.replicas, there)
+	return err
+}
+
+// take replaces what is there by what an archive has, or only reads that if it was taken before.
+// A file that is not whole is an error.
+func (all *taking) take(ctx context.Context, archive *tar.Reader) error {
+	if all.taken == nil {
+		if err := removeAll(ctx, all.nc, all.prefix); err != nil { // also those that the backup does not have: they are of before
+			return err
+		}
 	}
 	var to *transfer // of the stream that is being read
 	for {
@@ -127,53 +158,16 @@ func (all *taking) take(ctx context.Context, archive *tar.Reader) error {
 		}
 		if config {
 			to, err = all.begin(ctx, name, text)
-		} else if to != nil {
-			err = to.send(ctx, text)
+		} else {
 			all.sum.Bytes += int64(len(text))
+			if to != nil {
+				err = to.send(ctx, text)
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("stream %s: %w", name, err)
 		}
 	}
-}
-
-var errKept = errors.New("are kept there already, which a restore would replace: restore into a new folder, or into new servers")
-
-// empty refuses what a restore would replace. It returns how many keep what is there. Where there
-// is no history, or an unfinished one, all is of a restore that was cut off, and they are 0.
-func empty(ctx context.Context, nc *nats.Conn, prefix string) (replicas int, err error) {
-	for _, kept := range []struct{ stream, subjects, what string }{
-		{prefix + "_journal", prefix + ".ev.*", "events"},
-		{prefix + "_table", prefix + ".row.*.*.*", "memberships"},
-	} {
-		var info struct {
-			Config json.RawMessage `json:"config"`
-			State  struct {
-				Subjects map[string]int `json:"subjects"`
-			} `json:"state"`
-			Error *jetstream.APIError `json:"error"`
-		}
-		question, _ := json.Marshal(map[string]string{"subjects_filter": kept.subjects})
-		if err := ask(ctx, nc, "$JS.API.STREAM.INFO."+kept.stream, question, &info); err != nil {
-			return 0, err
-		}
-		switch {
-		case stream.Unfinished(prefix, kept.stream, info.Config):
-			return 0, nil
-		case len(info.State.Subjects) > 0:
-			return 0, fmt.Errorf("%s %w", kept.what, errKept)
-		case info.Error != nil && info.Error.ErrorCode == codeNotFound:
-			return replicas, nil
-		case info.Error != nil:
-			return 0, info.Error
-		}
-		var config struct {
-			Replicas int `json:"num_replicas"`
-		}
-		json.Unmarshal(info.Config, &config)
-		replicas = max(replicas, config.Replicas)
-	}
-	return replicas, nil
 }
 
 // transfer is of one stream to the server.
@@ -220,7 +214,15 @@ func (all *taking) begin(ctx context.Context, name string, text []byte) (*transf
 		return nil, errIncomplete
 	}
 	config["num_replicas"] = all.replicas
-	all.opened = append(all.opened, opened{name, maps.Clone(config)})
+	if as := (opened{name, maps.Clone(config)}); name == all.prefix+"_journal" {
+		all.history = as
+	} else {
+		all.opened = append(all.opened, as)
+	}
+	all.sum.Messages += messagesOf(s.State)
+	if all.taken != nil {
+		return nil, all.sameHistory(name, s.State)
+	}
 	config["subjects"] = []string{stream.UnfinishedSubject(all.prefix, name)}
 	delete(config, "republish")
 	question, _ := json.Marshal(map[string]any{"config": config, "state": s.State})
@@ -235,7 +237,6 @@ func (all *taking) begin(ctx context.Context, name string, text []byte) (*transf
 		}
 		switch {
 		case answer.Error == nil:
-			all.sum.Messages += messagesOf(s.State)
 			return &transfer{all.nc, name, answer.Subject}, nil
 		case answer.Error.ErrorCode != codeExists || n == mostTries:
 			return nil, answer.Error
@@ -250,6 +251,21 @@ func (all *taking) begin(ctx context.Context, name string, text []byte) (*transf
 		}
 	}
 }
+
+// sameHistory refuses another history than the one that was taken before.
+func (all *taking) sameHistory(name string, state json.RawMessage) error {
+	if name != all.prefix+"_journal" {
+		return nil
+	}
+	was, is := all.taken.State, info{}.State
+	json.Unmarshal(state, &is)
+	if is.Last != was.Last || !is.At.Equal(was.At) {
+		return errOther
+	}
+	return nil
+}
+
+var errOther = errors.New("the restore of another backup was cut off there when all of it was there: run that one again, or begin with a new folder")
 
 // send gives the server a piece, and waits until it has taken it.
 func (t *transfer) send(ctx context.Context, piece []byte) error {

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"syscall"
 
 	"github.com/google/uuid"
 )
@@ -111,13 +113,35 @@ func writeWhole(path string, text []byte) error {
 	return SyncDir(filepath.Dir(path))
 }
 
-// SyncDir waits until the names in a directory are on the disk, where a directory can be synced;
-// Windows needs none.
+// SyncDir waits until the names in a directory are on the disk, where its file system can be asked
+// for that. Windows needs none.
 func SyncDir(path string) error {
 	dir, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	dir.Sync()
-	return dir.Close()
+	err = dir.Sync()
+	if runtime.GOOS == "windows" || errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
+		err = nil
+	}
+	return errors.Join(err, dir.Close())
+}
+
+// makeDir makes a directory, and those that it is in, if they are not there. Their names are on the
+// disk then; who may not read what they are in cannot wait for that.
+func makeDir(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	above := filepath.Dir(path)
+	if err := makeDir(above); err != nil {
+		return err
+	}
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if err := SyncDir(above); !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	return nil
 }

@@ -1,9 +1,11 @@
 package folder
 
 import (
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -121,4 +123,79 @@ func TestASyncThatFailedIsToldOfByTheNextStart(t *testing.T) {
 	f = open(t, cfg)
 	defer f.Close()
 	is.True(!f.Torn()) // it was told once
+}
+
+// A write that failed is told of by the next start, unless there was only no room, also where the
+// disk did not take the mark at first. Nothing is kept until it does.
+func TestAWriteThatFailedIsToldOfByTheNextStart(t *testing.T) {
+	is := is.New(t)
+	cfg := configOf(t.TempDir())
+	mark := filepath.Join(cfg.Dir, bootName)
+	f := open(t, cfg)
+	marked := func() bool { text, err := os.ReadFile(mark); return err == nil && string(text) == boot() }
+	is.True(marked())
+	is.NoErr(os.Rename(mark, mark+".kept"))
+	is.NoErr(os.Mkdir(mark, 0o700)) // which nobody can write into, as on a disk that is read-only
+	f.current().logs.Errorf("Filestore [kept] Critical write error: %s", "open 1.blk: read-only file system")
+	testkit.Eventually(t, func() bool { return f.unsynced.Load() && f.current() == nil })
+	is.True(f.finish() != nil) // as when it is closed now
+	is.NoErr(os.Remove(mark))
+	is.NoErr(os.Rename(mark+".kept", mark))
+	is.True(marked())
+	testkit.Eventually(t, func() bool { return f.current() != nil })
+	is.True(!marked())
+	f.Close()
+	f = open(t, cfg)
+	defer f.Close()
+	is.True(f.Torn())
+}
+
+// giveUp has the disk's file system be read-only, as after a fault of its own.
+func (d *disk) giveUp(t *testing.T) {
+	t.Helper()
+	is := is.New(t)
+	is.NoErr(exec.Command("mount", "-o", "remount,errors=remount-ro", d.dir).Run())
+	device, err := exec.Command("findmnt", "-no", "SOURCE", d.dir).Output()
+	is.NoErr(err)
+	trigger := filepath.Join("/sys/fs/ext4", filepath.Base(strings.TrimSpace(string(device))), "trigger_fs_error")
+	if err := os.WriteFile(trigger, []byte("1"), 0); err != nil {
+		hubtest.Lacks(t, "ext4 cannot be told to fail")
+	}
+}
+
+// A file system that has given up may have lost what was acknowledged, and takes no mark. The log
+// says what its operator has to do.
+func TestAFileSystemThatGivesUp(t *testing.T) {
+	is := is.New(t)
+	d := newDisk(t)
+	cfg := configOf(filepath.Join(d.dir, "data"))
+	var logs testkit.Buffer
+	cfg.Logger = slog.New(slog.NewTextHandler(&logs, nil))
+	f := open(t, cfg)
+	js := connect(t, f)
+	_, err := js.AddStream(&nats.StreamConfig{Name: "kept", Subjects: []string{"kept"}})
+	is.NoErr(err)
+	d.giveUp(t)
+	testkit.Eventually(t, func() bool { js.Publish("kept", []byte("word")); return f.current() == nil })
+	f.Close()
+	is.True(strings.Contains(logs.String(), "empty the folder's file open before the next start"))
+	is.NoErr(syscall.Unmount(d.dir, 0))
+	mountImage(t, d.image(), d.dir)
+	is.NoErr(os.Truncate(filepath.Join(cfg.Dir, bootName), 0))
+	f = open(t, cfg)
+	defer f.Close()
+	is.True(f.Torn())
+}
+
+// Whoever makes a folder, or puts a file into one, hears that its name does not come to the disk.
+func TestANameThatDoesNotComeToTheDisk(t *testing.T) {
+	is := is.New(t)
+	d := newDisk(t)
+	is.NoErr(makeDir(filepath.Join(d.dir, "one", "in another")))
+	is.NoErr(os.Mkdir(filepath.Join(d.dir, "new"), 0o700))
+	defer d.full(t)()
+	is.True(makeDir(filepath.Join(d.dir, "new", "made")) != nil)
+	is.NoErr(os.Mkdir(filepath.Join(d.dir, "newer"), 0o700))
+	is.NoErr(os.WriteFile(filepath.Join(d.dir, "newer", "file"), nil, 0o600))
+	is.True(SyncDir(filepath.Join(d.dir, "newer")) != nil)
 }

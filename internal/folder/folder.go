@@ -30,7 +30,7 @@ type Folder struct {
 	about    about
 	lock     *flock.Flock
 	torn     atomic.Bool
-	unsynced atomic.Bool // a sync has failed since it was opened
+	unsynced atomic.Bool // a write or a sync has failed since it was opened, so that what was acknowledged may be lost
 	door     *door       // nil: other processes cannot reach the server
 	end      chan struct{}
 	jobs     sync.WaitGroup // watch, and succeed
@@ -59,15 +59,22 @@ func (r *running) starts() bool {
 	return false
 }
 
-// stop ends a server, and returns when its files are closed.
+// stop ends a server, and returns when its files are closed. A sick disk may hold that up, so
+// what is known of it is told first.
 func (f *Folder) stop(r *running) {
+	f.heed(r)
 	r.server.Shutdown()
 	r.server.WaitForShutdown()
+	f.heed(r)
+}
+
+// heed has the next start know that a server may have lost something.
+func (f *Folder) heed(r *running) {
 	if !r.logs.unsynced.Load() {
 		return
 	}
 	if err := f.tear(); err != nil {
-		f.cfg.Logger.Warn("the folder cannot be marked: what was lost may not be told of", "folder", f.cfg.Dir, "err", err)
+		f.cfg.Logger.Warn("the folder cannot be marked now: unless it is soon, restart the machine or empty the folder's file "+bootName+" before the next start, or nobody is told of what was lost", "folder", f.cfg.Dir, "err", err)
 	}
 }
 
@@ -109,7 +116,7 @@ func (f *Folder) open() error {
 
 // take locks the folder and reads what it is.
 func (f *Folder) take() (err error) {
-	if err := os.MkdirAll(f.cfg.Dir, 0o700); err != nil {
+	if err := makeDir(f.cfg.Dir); err != nil {
 		return err
 	}
 	if err := notForeign(f.cfg.Dir); err != nil {
@@ -207,7 +214,7 @@ func (f *Folder) watch() {
 			f.replace(nil)
 			f.stop(r)
 		}
-		if f.writable() != nil {
+		if f.writable() != nil || f.unsynced.Load() && f.tear() != nil {
 			continue
 		}
 		r, err := f.start()

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -24,7 +25,7 @@ type logger struct {
 
 	over     atomic.Bool // the server cannot go on
 	gaveUp   atomic.Bool // a stream has: it takes nothing more until the server is started again
-	unsynced atomic.Bool // it has because a sync failed: what was acknowledged before may be lost
+	unsynced atomic.Bool // it has for a reason by which what was acknowledged before may be lost
 }
 
 func newLogger(log *slog.Logger) *logger {
@@ -35,8 +36,19 @@ func newLogger(log *slog.Logger) *logger {
 // nothing more from then on. Nothing else tells of it where there is one replica.
 const critical = "critical write error"
 
-// failedSync is in it where that was a sync.
-const failedSync = critical + ": sync "
+// loses says whether a write has failed in a way by which others before it may be lost too: whatever
+// it was but a lack of room or of descriptors. A lack of room that a sync tells of is of those before.
+func loses(fault string) bool {
+	if !strings.Contains(fault, critical) {
+		return false
+	}
+	for _, lack := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE} {
+		if strings.Contains(fault, lack.Error()) {
+			return strings.Contains(fault, critical+": sync ")
+		}
+	}
+	return true
+}
 
 // tellEvery is how often a line is told that comes again and again.
 const tellEvery = time.Minute
@@ -137,7 +149,7 @@ func (l *logger) fault(text string) {
 	l.last = fmt.Errorf("%s: %s", says, err)
 	l.mu.Unlock()
 	lower := strings.ToLower(text)
-	if strings.Contains(lower, failedSync) {
+	if loses(lower) {
 		l.unsynced.Store(true)
 	}
 	if strings.Contains(lower, critical) {

@@ -19,9 +19,9 @@ func boot() string {
 }
 
 // readMark says whether a hub has had the folder open, and not all is known to be on the disk; and
-// whether the machine has stopped since, or may have, or a sync has failed: the last writes may be
+// whether the machine has stopped since, or may have, or the disk has failed: the last writes may be
 // lost. The file bootName names the start of the machine in which the folder was opened, or nothing
-// since a sync has failed. It is taken away once all is on the disk.
+// since a write or a sync has failed. It is taken away once all is on the disk.
 func readMark(dir string) (marked, torn bool, err error) {
 	text, err := os.ReadFile(filepath.Join(dir, bootName))
 	switch {
@@ -69,7 +69,10 @@ func (f *Folder) finish() error {
 	if f.torn.Load() { // who has to know was not told
 		return nil
 	}
-	if err := f.sync(); err != nil || f.unsynced.Load() {
+	if f.unsynced.Load() {
+		return f.tear()
+	}
+	if err := f.sync(); err != nil {
 		return err
 	}
 	return f.unmark()
@@ -84,8 +87,9 @@ func (f *Folder) sync() error {
 	return err
 }
 
-// tear has the next start find the folder torn, if it is marked: a sync has failed. Linux tells of
-// that once, and the next sync succeeds though what was written before may not be on the disk.
+// tear has the next start find the folder torn, if it is marked: the disk has failed. Linux tells of
+// that once, and the next sync succeeds though what was written before may not be on the disk. Where
+// the disk takes not even this it is repeated before the folder is used again, and when it is closed.
 func (f *Folder) tear() error {
 	f.unsynced.Store(true)
 	if err := os.Truncate(filepath.Join(f.cfg.Dir, bootName), 0); !errors.Is(err, os.ErrNotExist) {

@@ -1,6 +1,7 @@
 package folder
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -46,4 +47,25 @@ func TestTorn(t *testing.T) {
 	defer f.Close()
 	_, err = os.Stat(mark)
 	is.True(os.IsNotExist(err))
+}
+
+// What fails of a write says whether those before it may be lost.
+func TestWhatAFailedWriteMayLose(t *testing.T) {
+	for text, loses := range map[string]bool{
+		"Filestore [a] Critical write error: write 1.blk: input/output error":                          true,
+		"JetStream stream '$G > a' critical write error: open 1.blk: read-only file system":            true,
+		"Filestore [a] Critical write error: sync 1.blk: input/output error":                           true,
+		"Filestore [a] Critical write error: sync 1.blk: no space left on device":                      true,
+		"JetStream failed to store a msg on stream '$G > a': write 1.blk: input/output error":          false, // what is critical is said as such
+		"Filestore [a] Critical write error: write 1.blk: no space left on device":                     false,
+		"JetStream consumer '$G > a > c' critical write error: write o.dat: disk quota exceeded":       false,
+		"RAFT [a - S-R1F] Critical write error: open 1.blk: too many open files":                       false,
+		"JetStream cluster meta group critical write error: open 1.blk: too many open files in system": false,
+	} {
+		l := newLogger(slog.New(slog.DiscardHandler))
+		l.Errorf("%s", text)
+		if l.unsynced.Load() != loses {
+			t.Errorf("%s: %v", text, !loses)
+		}
+	}
 }

@@ -165,14 +165,18 @@ func (l *lineReader) next() ([]byte, error) {
 	}
 }
 
-// lineBytes is how long a line is that goes on with a part, without its end. A \r that was the last
-// of what had come is of the end if nothing but that follows.
+// lineBytes is how long a line is that goes on with a part, without its end: \n, \r\n or \r.
 func lineBytes(begun, part []byte) int {
-	part = bytes.TrimRight(part, "\r\n")
+	part = bytes.TrimSuffix(part, []byte("\n"))
+	last := part
 	if len(part) == 0 {
-		begun = bytes.TrimSuffix(begun, []byte("\r"))
+		last = begun
 	}
-	return len(begun) + len(part)
+	n := len(begun) + len(part)
+	if bytes.HasSuffix(last, []byte("\r")) {
+		n--
+	}
+	return n
 }
 
 // more says whether a whole line has come.

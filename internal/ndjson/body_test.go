@@ -34,6 +34,21 @@ func TestTheLongestLineIsTaken(t *testing.T) {
 	}
 }
 
+// One \r is of a line's end, wherever in the buffer that is; what is before it is of the line.
+func TestOneReturnIsOfALinesEnd(t *testing.T) {
+	for n := lineBuffer - 4; n <= lineBuffer; n++ {
+		for _, max := range []int{n, n + 1} {
+			is := is.New(t)
+			body := strings.NewReader(strings.Repeat("x", n) + "\r\r\n")
+			memory := (&allowance.Pools{}).Body(event.TenantProfile{})
+			lines := lineReader{in: bufio.NewReaderSize(body, lineBuffer), max: max, memory: memory}
+			_, err := lines.next()
+			_, tooLong := errors.AsType[*http.MaxBytesError](err)
+			is.Equal(tooLong, max == n)
+		}
+	}
+}
+
 // A line of nothing but carriage returns is bounded as any other.
 func TestALineOfReturnsIsBounded(t *testing.T) {
 	is := is.New(t)

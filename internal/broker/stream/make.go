@@ -74,8 +74,12 @@ func explained(err error) error {
 // no cluster.
 func tooFew(api *jetstream.APIError) bool { return api.ErrorCode == 10005 || api.ErrorCode == 10074 }
 
-// transient says whether a broker that is starting, or electing, may say so.
+// transient says whether a broker that is starting, or electing, may say so. A closed connection
+// stays closed.
 func transient(err error) bool {
+	if errors.Is(err, nats.ErrConnectionClosed) {
+		return false
+	}
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
 		return api.Code >= 500 || tooFew(api)
 	}

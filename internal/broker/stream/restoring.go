@@ -47,7 +47,7 @@ var (
 )
 
 // ErrLeft is that a restore could not put everything back, or not remove all that it had brought.
-var ErrLeft = errors.New("something of the restore is left there")
+var ErrLeft = errors.New("something of the restore may be left there")
 
 // Restoring is a restore that has begun.
 type Restoring struct {

@@ -54,3 +54,16 @@ func TestWaitingForAStartIsNoWarning(t *testing.T) {
 		}
 	})
 }
+
+// A connection that is closed stays so: nobody waits.
+func TestNobodyWaitsOnAClosedConnection(t *testing.T) {
+	is := is.New(t)
+	tries := 0
+	err := UntilMade(t.Context(), slog.New(slog.DiscardHandler), func(context.Context) error {
+		if tries++; tries == 1 {
+			return nats.ErrConnectionClosed
+		}
+		return nil
+	})
+	is.Equal(err, nats.ErrConnectionClosed)
+}
