@@ -237,10 +237,10 @@ func TestWhatComesWhileAStandbyTakesOverIsInOrder(t *testing.T) {
 		is.True(n.takeOver())
 		synctest.Wait() // it is being put, and comes to nothing
 		n.Presence("acme", user(0), "offline", time.Now())
-		b.away = false
-		n.Flush(t.Context())
 		for n.takeOver() {
 		}
+		synctest.Wait()
+		b.away = false
 		n.Flush(t.Context())
 		var told []string
 		for status := range strings.SplitSeq(b.statuses(t, "acme"), ", ") {

@@ -90,7 +90,8 @@ func TestMovesFromACutOffServer(t *testing.T) {
 	b := natstest.Start(t, 3)
 	proxies := b.Proxies(t)
 	h := joinOn(t, "test", 3, proxies[0].URL(), proxies[1].URL(), proxies[2].URL())
-	var cut atomic.Int64 // where the hub is, from 1
+	before := len(h.Logs.String()) // where the machine is busy it may have moved already
+	var cut atomic.Int64           // where the hub is, from 1
 	for i, p := range proxies {
 		p.Rule(func(m *natstest.Message) (v natstest.Verdict) {
 			if m.FromServer || m.Verb != "PUB" && m.Verb != "HPUB" {
@@ -107,7 +108,7 @@ func TestMovesFromACutOffServer(t *testing.T) {
 	t.Logf("moved after %v", time.Since(start))
 	is.True(publishes(t, h))
 	is.True(faults(t, h, "moved") >= 1) // a busy machine may have it move on, but not back
-	is.True(!strings.Contains(h.Logs.String(), "to="+b.Servers[cut.Load()-1].Name()))
+	is.True(!strings.Contains(h.Logs.String()[before:], "to="+b.Servers[cut.Load()-1].Name()))
 }
 
 // An election takes its time on all servers: nobody moves for it.
