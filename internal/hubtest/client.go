@@ -13,6 +13,7 @@ import (
 
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/sse"
+	"realtimehub/internal/testkit"
 )
 
 // MarkerType is the type of the events by which Received finds the end.
@@ -67,6 +68,17 @@ func (h *Hub) Do(t testing.TB, method, path, body string, headers ...string) (in
 func (h *Hub) Post(t testing.TB, path, body string, headers ...string) (int, map[string]any) {
 	t.Helper()
 	return h.Do(t, http.MethodPost, path, body, headers...)
+}
+
+// Answered is Do, again while what the hub asks for the answer is slow to give it: for a minute
+// at most, until the answer is neither Unconfirmed, BrokerUnavailable nor HubUnavailable.
+func (h *Hub) Answered(t testing.TB, method, path, body string, headers ...string) (status int, answer map[string]any) {
+	t.Helper()
+	testkit.Comes(func() bool {
+		status, answer = h.Do(t, method, path, body, headers...)
+		return answer["code"] != "Unconfirmed" && answer["code"] != "BrokerUnavailable" && answer["code"] != "HubUnavailable"
+	})
+	return status, answer
 }
 
 // EventJSON is an event as a service publishes it; target and payload are JSON.

@@ -71,7 +71,7 @@ func (h *Hub) Replayed(t testing.TB, s *Stream) string {
 // Listed are the ids of the connections that a path lists, all on one page.
 func (h *Hub) Listed(t testing.TB, path string) (ids []string) {
 	t.Helper()
-	status, answer := h.Do(t, "GET", path, "")
+	status, answer := h.Answered(t, "GET", path, "")
 	list, _ := answer["connections"].([]any)
 	if status != http.StatusOK || answer["count"] != float64(len(list)) {
 		t.Fatalf("%s: %d %v", path, status, answer)
