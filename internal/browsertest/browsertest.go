@@ -24,7 +24,7 @@ import (
 	"realtimehub/internal/hubtest"
 )
 
-// Start starts a browser, which ends with the test or after three minutes; without one
+// Start starts a browser, which ends with the test or after ten minutes; without one
 // the test is skipped, in CI it fails.
 func Start(t testing.TB) context.Context {
 	t.Helper()
@@ -38,7 +38,7 @@ func Start(t testing.TB) context.Context {
 	if path == "" {
 		hubtest.Lacks(t, "there is no Chromium")
 	}
-	bounded, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	bounded, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	t.Cleanup(cancel)
 	for tries := 1; ; tries++ {
 		ctx, err := start(t, bounded, path)

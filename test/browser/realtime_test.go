@@ -384,7 +384,7 @@ func TestRealtimeToken(t *testing.T) {
 	h := newClientHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001")
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Access-Control-Allow-Origin", "*")
-		io.WriteString(w, strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", "user:alice", "exp", time.Now().Add(12*time.Second).Unix()), "Bearer "))
+		io.WriteString(w, strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", "user:alice", "exp", time.Now().Add(24*time.Second).Unix()), "Bearer "))
 	}))
 	defer service.Close()
 	options := `token: async () => {
@@ -398,7 +398,7 @@ func TestRealtimeToken(t *testing.T) {
 	is.Equal(tab.run(`[is.profile.id, is.tenantId]`), []any{"alice", "t1"})
 	is.Equal(sibling.run(`is.shared && !is.leader`), true)
 	id := tab.run(`is.connectionId`)
-	tab.run(`new Promise((done) => setTimeout(done, 13_000))`) // longer than one token lives
+	tab.run(`new Promise((done) => setTimeout(done, 25_000))`) // longer than one token lives
 	is.True(tab.run(`asked`).(float64) >= 3)
 	h.publish("a.b", 1)
 	tab.told(1)

@@ -42,7 +42,7 @@ func TestConsoleReceipts(t *testing.T) {
 	page, _ := tab(t, ctx, h.URL+"/?profile=alice")
 	becomes(t, page, exists(inPane("alice", `[data-state="live"]`)))
 
-	do(t, page, publishTo("8s", "alice", "bob", "carol"))
+	do(t, page, publishTo("20s", "alice", "bob", "carol"))
 	becomes(t, page, receipt("bob", "sent", "was sent it, and has not acknowledged it"))
 	becomes(t, page, receipt("carol", "owed", "no connection"))
 	becomes(t, page, receipt("alice", "acknowledged", ""))
@@ -56,7 +56,7 @@ func TestConsoleReceipts(t *testing.T) {
 	becomes(t, page, contains(because, "bob did not acknowledge it by its deadline, and was reported"))
 	var asked int
 	do(t, page, chromedp.Evaluate(asksOfReceipts, &asked))
-	is.True(asked < 16) // less and less while nothing is new: at 0, 0.5, 1.5, 3.5 and 7.5 s, and as the deadline is over; every 0.5 s would be 19
+	is.True(asked < 16) // less and less while nothing is new: at 0, 0.5, 1.5, 3.5, 7.5 and 15.5 s, and as the deadline is over; every 0.5 s would be 43
 
 	// Nobody has to acknowledge an event without a deadline. It asks no more of the one before, which is closed.
 	do(t, page, publishTo("", "alice", "carol"))
