@@ -293,7 +293,7 @@ func holdsDoors(t *testing.T, through *hubtest.Hub, nobody func() bool) {
 	}
 	is.True(strings.HasPrefix(text, "{}\x1e"))
 
-	is.Equal(examined(t, through.URL, "1s", "service-key-0001").troubles(), "")
+	is.Equal(examined(t, through.URL, "1s", "service-key-0001", "").troubles(), "")
 }
 
 // saysLater holds of a proxy without a hub.

@@ -65,10 +65,7 @@ location ~ ^/(v1/socket|signalr) { proxy_pass http://hubs; %s }
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			url := tc.start(t, hubtest.Start(t).URL).url
-			report := examined(t, url, "2s", "")
-			for try := 1; try < 3 && report.troubles() != tc.want; try++ { // what a busy machine holds up looks as if the proxy did
-				report = examined(t, url, "2s", "")
-			}
+			report := examined(t, url, "2s", "", tc.want)
 			if report.troubles() != tc.want || report.Use != tc.use || !strings.Contains(report.text, tc.says) {
 				t.Errorf("%q and use %q, or no %q:\n%s", report.troubles(), report.Use, tc.says, report.text)
 			}
@@ -86,8 +83,17 @@ type report struct {
 	text string
 }
 
-// examined runs the doctor for a time.
-func examined(t *testing.T, url, watch, token string) (r report) {
+// examined runs the doctor for a time: three times at most, until it names the troubles that
+// are wanted. What a busy machine holds up looks as if the proxy did.
+func examined(t *testing.T, url, watch, token, want string) (r report) {
+	t.Helper()
+	for try := 0; try == 0 || try < 3 && r.troubles() != want; try++ {
+		r = examinedOnce(t, url, watch, token)
+	}
+	return r
+}
+
+func examinedOnce(t *testing.T, url, watch, token string) (r report) {
 	t.Helper()
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), hubtest.Binary(t), "doctor", url, "-for", watch, "-json")
