@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go"
@@ -67,10 +68,9 @@ func TestComposeHubs(t *testing.T) {
 		})
 	}
 	for _, hub := range hubs {
-		status, _ := hub.Do(t, http.MethodPost, "/v1/tenants/acme/events", `{"type":"a.b","payload":1}`, "X-API-Key", composeKey)
-		is.Equal(status, http.StatusAccepted)
+		hub.Accepted(t, "/v1/tenants/acme/events", `{"type":"a.b","payload":1}`, "X-API-Key", composeKey)
 	}
-	_, body := hubs[2].Do(t, http.MethodGet, "/v1/tenants/acme/events", "", "X-API-Key", composeKey)
+	_, body := hubs[2].Answered(t, http.MethodGet, "/v1/tenants/acme/events", "", "X-API-Key", composeKey)
 	events, _ := body["events"].([]any)
 	is.Equal(len(events), 3)
 }
@@ -129,7 +129,7 @@ func TestComposeBrokers(t *testing.T) {
 	hub.Publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
 	is.Equal(hub.Stop().ExitCode(), 0) // before its brokers
 	for _, who := range []string{"", "hub:another@"} {
-		_, err := nats.Connect(strings.ReplaceAll(url, "hub:1e5@", who))
+		_, err := nats.Connect(strings.ReplaceAll(url, "hub:1e5@", who), nats.Timeout(time.Minute))
 		is.True(errors.Is(err, nats.ErrAuthorization))
 	}
 }

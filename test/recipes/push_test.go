@@ -113,7 +113,7 @@ func TestRecipesPush(t *testing.T) {
 	script := ""
 	for _, block := range shellBlocks(t, recipesPage) {
 		if strings.Contains(block, "message-7") {
-			script = block
+			script = strings.ReplaceAll(block, `"15s"`, `"40s"`) // time for all that happens before a deadline
 		}
 	}
 	publish := func(id string) {

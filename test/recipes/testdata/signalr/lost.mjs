@@ -32,6 +32,6 @@ c.on('a.b', ({ payload }, at) => {
 c.onreconnected(() => console.log('connected'));
 await c.start();
 console.log('connected');
-await until(() => over, 'the end');
+await until(() => over, 'the end', 240_000); // of all cuts, each of which may take its time
 console.log(`heard ${heard.join(' ')}`);
 process.exit(0);

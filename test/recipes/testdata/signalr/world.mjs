@@ -20,11 +20,11 @@ export function connection(profile, query = '', retries = []) {
 }
 
 /** Waits until something is there, and is it. */
-export async function until(there, what) {
-  for (const end = Date.now() + deadline; ;) {
+export async function until(there, what, within = deadline) {
+  for (const end = Date.now() + within; ;) {
     const value = await there();
     if (value) return value;
-    if (Date.now() > end) throw new Error(`not within ${deadline} ms: ${what}`);
+    if (Date.now() > end) throw new Error(`not within ${within} ms: ${what}`);
     await new Promise((go) => setTimeout(go, 10));
   }
 }
