@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/testkit"
 )
 
 // How many there are of both.
@@ -210,8 +211,12 @@ func newWorld(t *testing.T, binaries ...string) *world {
 
 func (w *world) connect(urls string) *nats.Conn {
 	w.t.Helper()
-	nc, err := nats.Connect(urls, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond), nats.PingInterval(time.Second), nats.MaxPingsOutstanding(2))
-	if err != nil {
+	var nc *nats.Conn
+	var err error
+	if !testkit.Comes(func() bool { // a server that has just begun may be slow
+		nc, err = nats.Connect(urls, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond), nats.PingInterval(time.Second), nats.MaxPingsOutstanding(2))
+		return err == nil
+	}) {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(nc.Close)

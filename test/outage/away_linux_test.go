@@ -59,12 +59,12 @@ func TestMembershipAtAHubThatSlept(t *testing.T) {
 	eventually(t, func() bool { return callAt("PUT", awake.Addr, members+"/joiner", "") == http.StatusNoContent })
 	for n := range 20 {
 		say := eventJSON("acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, fmt.Sprint("1", n))
-		is.Equal(callAt("POST", awake.Addr, "/v1/events", say), http.StatusAccepted)
+		awake.Accepted(t, "/v1/events", say)
 	}
 	asleep.Signal(syscall.SIGCONT)
 	// It publishes what it is given, too.
-	is.Equal(callAt("POST", asleep.Addr, "/v1/events", eventJSON("acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "2")), http.StatusAccepted)
-	is.Equal(callAt("POST", awake.Addr, "/v1/events", eventJSON("acme", "a.b", `{"kind":"tenant"}`, "3")), http.StatusAccepted)
+	asleep.Publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "2")
+	awake.Publish(t, "acme", "a.b", `{"kind":"tenant"}`, "3")
 	for _, l := range people {
 		l.until(t, "a.b 3")
 	}

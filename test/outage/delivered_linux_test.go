@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -170,10 +169,7 @@ func TestAcknowledgedOrReported(t *testing.T) {
 			"REALTIME_WEBHOOK_URL="+receiver.URL, "REALTIME_WEBHOOK_SECRET=whsec_c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0", "REALTIME_WEBHOOK_TYPES=event.undelivered")...)
 	}
 	for i := range hubs {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		is.NoErr(err)
-		addrs = append(addrs, l.Addr().String())
-		l.Close()
+		addrs = append(addrs, fmt.Sprint("127.0.0.1:", natstest.FreePort(t)))
 		start(i)
 	}
 	ctx, stop := context.WithCancel(t.Context())
@@ -221,8 +217,7 @@ func TestAcknowledgedOrReported(t *testing.T) {
 			servers.Kill(0)
 			servers.Start(t, 0)
 		case round%2 == 0:
-			hubs[i].Kill()
-			book.kills("http://" + addrs[i])
+			book.kills("http://"+addrs[i], hubs[i].Kill)
 			start(i)
 		default:
 			hubs[i].Stop()

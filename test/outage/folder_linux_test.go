@@ -3,7 +3,6 @@ package outage
 import (
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"testing"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/hubtest"
+	"realtimehub/internal/natstest"
 )
 
 // One hub with a folder is stopped and killed in turn while people publish and come back:
@@ -22,10 +22,7 @@ func TestFolderStorm(t *testing.T) {
 	if testing.Short() {
 		clients, rounds = 50, 4
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	is.NoErr(err)
-	addr := l.Addr().String()
-	l.Close()
+	addr := fmt.Sprint("127.0.0.1:", natstest.FreePort(t))
 	settings := append([]string{
 		"REALTIME_DATA=" + t.TempDir(), "REALTIME_ADDR=" + addr, "REALTIME_RETRY=10ms", "REALTIME_DRAIN=300ms", "REALTIME_PRESENCE_AUDIENCE=none",
 	}, keepsAll...)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -267,7 +266,7 @@ func (r *reader) next() sse.Event {
 // leaderOf is which server leads the history.
 func leaderOf(t *testing.T, servers *natstest.Processes, prefix string) int {
 	t.Helper()
-	nc, err := nats.Connect(servers.URLs())
+	nc, err := nats.Connect(servers.URLs(), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +286,7 @@ func leaderOf(t *testing.T, servers *natstest.Processes, prefix string) int {
 // lead has a server lead a stream.
 func lead(t *testing.T, servers *natstest.Processes, stream string, i int) {
 	t.Helper()
-	nc, err := nats.Connect(servers.URL(i))
+	nc, err := nats.Connect(servers.URL(i), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,85 +305,4 @@ func leads(nc *nats.Conn, stream string, i int) bool {
 	var info struct{ Cluster struct{ Leader string } }
 	msg, err := nc.Request("$JS.API.STREAM.INFO."+stream, nil, time.Second)
 	return err == nil && json.Unmarshal(msg.Data, &info) == nil && info.Cluster.Leader == fmt.Sprint("n", i)
-}
-
-// listener reads a stream in the background.
-type listener struct {
-	seen []string // what until has passed, as "type payload" or "type profile"
-	all  chan string
-}
-
-func listen(t *testing.T, addr, profile string) *listener {
-	t.Helper()
-	l := &listener{all: make(chan string, 1000)}
-	conn := hubtest.Subscribe(t, addr, profile)
-	go func() {
-		reader := hubtest.NewReader(t, conn)
-		for {
-			ev, err := reader.Next()
-			if err != nil {
-				close(l.all)
-				return
-			}
-			var e struct{ Payload json.RawMessage }
-			json.Unmarshal([]byte(ev.Data), &e)
-			var about struct{ Profile struct{ ID string } }
-			word := string(e.Payload)
-			if json.Unmarshal(e.Payload, &about) == nil {
-				word = about.Profile.ID
-			}
-			l.all <- ev.Type + " " + word
-		}
-	}()
-	return l
-}
-
-// until reads on to a certain event.
-func (l *listener) until(t *testing.T, want string) {
-	t.Helper()
-	deadline := time.After(time.Minute)
-	for {
-		select {
-		case word, open := <-l.all:
-			if !open {
-				t.Fatalf("the stream has ended before %q, after %q", want, l.seen)
-			}
-			l.seen = append(l.seen, word)
-			if word == want {
-				return
-			}
-		case <-deadline:
-			t.Fatalf("no %q, but %q", want, l.seen)
-		}
-	}
-}
-
-// ask202 publishes a number to all, and returns the status. It dials in the thread's
-// network, as http.Client's goroutines would not.
-func ask202(t *testing.T, addr string, n int) int {
-	t.Helper()
-	body := eventJSON("acme", "a.b", `{"kind":"tenant"}`, fmt.Sprint(n))
-	return rawStatus(t, addr, fmt.Sprintf("POST /v1/events HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", addr, len(body), body))
-}
-
-func statusOf(t *testing.T, addr, path string) int {
-	t.Helper()
-	return rawStatus(t, addr, fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", path, addr))
-}
-
-func rawStatus(t *testing.T, addr, request string) int {
-	t.Helper()
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(time.Minute))
-	io.WriteString(conn, request)
-	text, err := io.ReadAll(conn)
-	if err != nil || len(text) < 12 {
-		t.Fatalf("%q: %v", text, err)
-	}
-	status, _ := strconv.Atoi(string(text[9:12]))
-	return status
 }

@@ -27,10 +27,10 @@ type ledger struct {
 	deadline map[string]time.Time  // by event
 }
 
-// kill is a hub's.
+// kill is a hub's, which was there when it began and no more when it was over.
 type kill struct {
-	url string
-	at  time.Time
+	url         string
+	begun, over time.Time
 }
 
 // unkept is how long a hub may not have kept what it was told, so that it is lost in a kill.
@@ -115,10 +115,14 @@ func (l *ledger) ask(t *testing.T, h *hubtest.Hub, event string) {
 	}
 }
 
-func (l *ledger) kills(url string) {
+// kills has a hub killed.
+func (l *ledger) kills(url string, now func()) {
+	k := kill{url: url, begun: time.Now()}
+	now()
+	k.over = time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.killed = append(l.killed, kill{url, time.Now()})
+	l.killed = append(l.killed, k)
 }
 
 // count also counts those who were reported although a hub had answered their acknowledgement
@@ -130,7 +134,7 @@ func (l *ledger) count() (acked, reported, lost, wrong int) {
 		if l.reported[key].IsZero() || !at.Before(l.deadline[key.event]) {
 			continue
 		}
-		if slices.ContainsFunc(l.killed, func(k kill) bool { return k.url == l.by[key] && k.at.After(at) && k.at.Sub(at) < unkept }) {
+		if slices.ContainsFunc(l.killed, func(k kill) bool { return k.url == l.by[key] && k.over.After(at) && k.begun.Sub(at) < unkept }) {
 			lost++
 		} else {
 			wrong++

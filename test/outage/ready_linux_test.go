@@ -7,6 +7,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go"
@@ -38,7 +39,7 @@ func TestNotReadyWithoutQuorum(t *testing.T) {
 	servers := natstest.StartProcesses(t, 3)
 	h := joinOn(t, "test", 3, servers.URL(0))
 	lead(t, servers, "test_journal", 0)
-	nc, err := nats.Connect(servers.URL(0))
+	nc, err := nats.Connect(servers.URL(0), nats.Timeout(time.Minute))
 	is.NoErr(err)
 	defer nc.Close()
 	eventually(t, func() bool { return h.IsReady(t) && publishes(t, h) })
@@ -107,7 +108,7 @@ func TestNotReadyWhenNothingIsStored(t *testing.T) {
 			is.True(name == "table" || !publishes(t, h))
 			proxy.Rule(nil)
 			t.Log("ready after ", h.Becomes(t, true))
-			is.True(publishes(t, h))
+			eventually(t, func() bool { return publishes(t, h) })
 		})
 	}
 }
@@ -116,6 +117,14 @@ func TestNotReadyWhenNothingIsStored(t *testing.T) {
 // they are: there is no wait for a next try.
 func TestAPublishSaysWhetherItIsReady(t *testing.T) {
 	t.Parallel()
+	for try := 1; !saysWhetherItIsReady(t); try++ {
+		is.New(t).True(try < 10) // a machine is not slow each time
+	}
+}
+
+// saysWhetherItIsReady says false where the hub may have tried meanwhile by itself.
+func saysWhetherItIsReady(t *testing.T) (inTime bool) {
+	t.Helper()
 	is := is.New(t)
 	proxy := natstest.Start(t, 1).Proxies(t)[0]
 	h := joinOn(t, "test", 1, proxy.URL())
@@ -123,23 +132,35 @@ func TestAPublishSaysWhetherItIsReady(t *testing.T) {
 		v.Drop = !m.FromServer && (strings.HasPrefix(m.Subject, "test.ev.") || strings.HasPrefix(m.Subject, "test.cut."))
 		return v
 	})
-	is.True(h.IsReady(t)) // nobody has published
-	is.True(!publishes(t, h))
-	is.True(!h.IsReady(t))
+	begun := time.Now()
+	atFirst := h.IsReady(t)
+	asked := time.Now()
+	refused := !publishes(t, h)
+	answered := time.Now()
+	afterOne := h.IsReady(t)
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
 		v.Drop = !m.FromServer && strings.HasPrefix(m.Subject, "test.cut.")
 		return v
 	})
-	is.True(!h.IsReady(t)) // nobody has published since
-	is.True(publishes(t, h))
-	is.True(h.IsReady(t))
+	since := h.IsReady(t)
+	taken := publishes(t, h)
+	afterAnother := h.IsReady(t)
+	if time.Since(begun)-answered.Sub(asked) > time.Second {
+		return false
+	}
+	is.True(atFirst) // nobody has published
+	is.True(refused)
+	is.True(!afterOne)
+	is.True(!since) // nobody has published since
+	is.True(taken)
+	is.True(afterAnother)
+	return true
 }
 
 // One of three servers hangs, which is not the leader: what is asked of any replica is
 // answered all the same.
 func TestAHangingFollower(t *testing.T) {
 	t.Parallel()
-	is := is.New(t)
 	servers := natstest.StartProcesses(t, 3)
 	h := joinOn(t, "test", 3, servers.URL(0))
 	lead(t, servers, "test_journal", 0)
@@ -151,8 +172,7 @@ func TestAHangingFollower(t *testing.T) {
 		cursor := h.Publish(t, tenant, "a.b", `{"kind":"tenant"}`, "1")["cursor"].(string)
 		h.Publish(t, tenant, "a.b", `{"kind":"tenant"}`, "2")
 		cursors = append(cursors, cursor)
-		status, _ := h.Do(t, "PUT", "/v1/tenants/"+tenant+"/groups/g/members", `{"members":["me"]}`)
-		is.Equal(status, http.StatusNoContent)
+		h.Changes(t, "PUT", "/v1/tenants/"+tenant+"/groups/g/members", `{"members":["me"]}`)
 	}
 	next := joinOn(t, "test", 3, servers.URL(0)) // which has nothing near
 	servers.Signal(1, syscall.SIGSTOP)

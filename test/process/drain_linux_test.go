@@ -27,6 +27,7 @@ import (
 // comes back after the time that it was told.
 type stockClient struct {
 	answers []string // the first event of each stream that it was given, and how that began
+	waits   int      // how often the hub had it come back, as its broker did not answer in time
 	events  []string // of the first stream
 	fault   error
 }
@@ -68,8 +69,14 @@ func (c *stockClient) read(conn net.Conn, reader *sse.Reader, profile string, an
 			return err
 		}
 		if first {
-			var data struct{ Resume string }
+			var data struct{ Reason, Resume string }
 			json.Unmarshal([]byte(event.Data), &data)
+			if data.Reason == "unavailable" { // the broker is busy with all the others
+				if c.waits++; c.waits > 50 {
+					return errors.New("the hub is unavailable for long")
+				}
+				return nil
+			}
 			c.answers = append(c.answers, strings.TrimSpace(event.Type+" "+data.Resume))
 			ready()
 		}
@@ -138,6 +145,7 @@ func TestDrainOfALoneHub(t *testing.T) {
 			done.Wait()
 			for i := range all {
 				is.NoErr(all[i].fault)
+				is.True(all[i].waits == 0 || name == "on NATS")
 				is.Equal(all[i].answers, []string{"hub.ready fresh", "hub.ready " + resume}) // one more
 				is.Equal(all[i].events, []string{"hub.ready", "last.one", "hub.closing"})    // with what was published
 			}

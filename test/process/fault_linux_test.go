@@ -241,12 +241,7 @@ func TestDrainUnderLoad(t *testing.T) {
 	is.Equal(len(faults), 0)
 	is.True(draining.Load() > 0) // with Connection: close
 
-	res, err := hubtest.CheckedClient(t, nil).Get("http://" + next.Addr + "/v1/stream?tenant=acme&profile=p-1&cursor=" + lastID)
-	is.NoErr(err)
-	defer res.Body.Close()
-	ready, err := hubtest.NewReader(t, res.Body).Next()
-	is.NoErr(err)
-	is.True(strings.Contains(ready.Data, `"resume":"complete"`))
+	is.True(strings.Contains(next.Back(t, lastID, "tenant=acme&profile=p-1").Ready.Data, `"resume":"complete"`))
 }
 
 // A hub that drains is not ready, and sends new streams away. Who cannot wait sends a second
