@@ -4,11 +4,9 @@ package natstest
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/url"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -128,25 +126,4 @@ func (b *Broker) Connect(t testing.TB, i int, options ...nats.Option) *nats.Conn
 	}
 	t.Cleanup(nc.Close)
 	return nc
-}
-
-// given are the ports that FreePort has given away.
-var given sync.Map
-
-// FreePort is a port on loopback that nobody listens on, another one each time. It is below those that systems
-// give to whoever connects, or somebody would have it before it is used.
-func FreePort(t testing.TB) int {
-	t.Helper()
-	for range 100 {
-		port := 10_000 + rand.IntN(20_000)
-		if _, given := given.LoadOrStore(port, nil); given {
-			continue
-		}
-		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
-			l.Close()
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
 }
