@@ -98,7 +98,7 @@ func TestDrainOfALoneHub(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			const clients = 50
-			own := []string{"REALTIME_DRAIN=1m", "REALTIME_RETRY=50ms"}
+			own := []string{fmt.Sprint("REALTIME_ADDR=127.0.0.1:", natstest.FreePort(t)), "REALTIME_DRAIN=1m", "REALTIME_RETRY=50ms"}
 			if name == "on NATS" {
 				own = append(own, "REALTIME_NATS_URL="+natstest.Start(t, 1).URL(0))
 			}
@@ -140,7 +140,7 @@ func TestDrainOfALoneHub(t *testing.T) {
 			start := time.Now()
 			is.Equal(p.Wait().ExitCode(), 0)
 			t.Logf("exit %v after the last publish", time.Since(start))
-			next := startProcess(t, append(own, "REALTIME_ADDR="+p.Addr)...)
+			next := startProcess(t, own...)
 			is.Equal(next.Addr, p.Addr)
 			done.Wait()
 			for i := range all {

@@ -58,7 +58,10 @@ func TestSignalRBrowser(t *testing.T) {
 	library, err := os.ReadFile(filepath.Join(signalRPrograms(t), "node_modules/@microsoft/signalr/dist/browser/signalr.min.js"))
 	is.NoErr(err)
 	broker := natstest.Start(t, 1)
-	hubs := hubtest.StartCluster(t, 3, broker)
+	var hubs []*hubtest.Program
+	for range 3 { // each at an address that nobody is given while it is away
+		hubs = append(hubs, hubtest.StartCluster(t, 1, broker, "REALTIME_ADDR=127.0.0.1:"+freePort(t))...)
+	}
 	nginx := configuredNginx(t, deployNginx(t), hubs[0].Addr, hubs[1].Addr, hubs[2].Addr)
 	hubs[0].Changes(t, "PUT", "/v1/tenants/acme/conversations/7/members", `{"members":["user:me"]}`)
 	pages := map[string]context.Context{}
