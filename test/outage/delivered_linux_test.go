@@ -99,6 +99,7 @@ func (a *acker) acknowledge(ctx context.Context, url, connection string) {
 	body := strings.NewReader(`{"cursor":"` + a.cursor + `"}`)
 	r, _ := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v1/connections/"+connection+"/ack", body)
 	r.Header.Set("Content-Type", "application/json")
+	asked := time.Now()
 	res, err := a.client.Do(r)
 	if err != nil {
 		return
@@ -112,8 +113,8 @@ func (a *acker) acknowledge(ctx context.Context, url, connection string) {
 	a.book.mu.Lock()
 	defer a.book.mu.Unlock()
 	for _, id := range a.handled {
-		if key := (receipt{id, a.profile}); a.book.acked[key].IsZero() {
-			a.book.acked[key], a.book.by[key] = now, url
+		if key := (receipt{id, a.profile}); a.book.acked[key].at.IsZero() {
+			a.book.acked[key] = acknowledgement{hub: url, asked: asked, at: now}
 		}
 	}
 	a.handled = nil

@@ -19,12 +19,18 @@ type receipt struct{ event, profile string }
 type ledger struct {
 	mu sync.Mutex
 	// Guarded by mu.
-	owed     map[receipt]bool      // of events that were accepted
-	acked    map[receipt]time.Time // when a hub had answered 204
-	by       map[receipt]string    // which one
+	owed     map[receipt]bool // of events that were accepted
+	acked    map[receipt]acknowledgement
 	killed   []kill
 	reported map[receipt]time.Time // the first time
 	deadline map[string]time.Time  // by event
+}
+
+// acknowledgement was answered 204 between the times when it was asked for and when its client had
+// read that.
+type acknowledgement struct {
+	hub       string // its URL
+	asked, at time.Time
 }
 
 // kill is a hub's, which was there when it began and no more when it was over.
@@ -37,7 +43,7 @@ type kill struct {
 const unkept = 2 * time.Second
 
 func newLedger() *ledger {
-	return &ledger{owed: map[receipt]bool{}, by: map[receipt]string{}, acked: map[receipt]time.Time{}, reported: map[receipt]time.Time{}, deadline: map[string]time.Time{}}
+	return &ledger{owed: map[receipt]bool{}, acked: map[receipt]acknowledgement{}, reported: map[receipt]time.Time{}, deadline: map[string]time.Time{}}
 }
 
 // take notes who is reported in a batch, or in a page of the outbox.
@@ -93,7 +99,7 @@ func (l *ledger) neither() map[string]bool {
 	defer l.mu.Unlock()
 	events := map[string]bool{}
 	for key := range maps.Keys(l.owed) {
-		if l.acked[key].IsZero() && l.reported[key].IsZero() {
+		if l.acked[key].at.IsZero() && l.reported[key].IsZero() {
 			events[key.event] = true
 		}
 	}
@@ -109,8 +115,9 @@ func (l *ledger) ask(t *testing.T, h *hubtest.Hub, event string) {
 	defer l.mu.Unlock()
 	for _, r := range list {
 		r := r.(map[string]any)
-		if key := (receipt{event, r["profile"].(map[string]any)["id"].(string)}); r["state"] == "acknowledged" && l.acked[key].IsZero() {
-			l.acked[key], _ = time.Parse(time.RFC3339, r["at"].(string))
+		if key := (receipt{event, r["profile"].(map[string]any)["id"].(string)}); r["state"] == "acknowledged" && l.acked[key].at.IsZero() {
+			at, _ := time.Parse(time.RFC3339, r["at"].(string))
+			l.acked[key] = acknowledgement{asked: at, at: at}
 		}
 	}
 }
@@ -130,11 +137,11 @@ func (l *ledger) kills(url string, now func()) {
 func (l *ledger) count() (acked, reported, lost, wrong int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for key, at := range l.acked {
-		if l.reported[key].IsZero() || !at.Before(l.deadline[key.event]) {
+	for key, a := range l.acked {
+		if l.reported[key].IsZero() || !a.at.Before(l.deadline[key.event]) {
 			continue
 		}
-		if slices.ContainsFunc(l.killed, func(k kill) bool { return k.url == l.by[key] && k.over.After(at) && k.begun.Sub(at) < unkept }) {
+		if slices.ContainsFunc(l.killed, func(k kill) bool { return k.url == a.hub && k.over.After(a.asked) && k.begun.Sub(a.at) < unkept }) {
 			lost++
 		} else {
 			wrong++
