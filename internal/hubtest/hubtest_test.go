@@ -64,6 +64,24 @@ func TestAccepted(t *testing.T) {
 	}
 }
 
+// What a hub could not learn in time is asked again, and nothing that it refuses.
+func TestAnswered(t *testing.T) {
+	for code, times := range map[string]int{"HubUnavailable": 2, "BrokerUnavailable": 2, "Unconfirmed": 2, "Draining": 1, "NotFound": 1} {
+		t.Run(code, func(t *testing.T) {
+			asked := 0
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				if asked++; asked == 1 {
+					io.WriteString(w, `{"code":"`+code+`"}`)
+				}
+			}))
+			t.Cleanup(server.Close)
+			(&Hub{URL: server.URL, Client: server.Client()}).Answered(t, "GET", "/", "")
+			is.New(t).Equal(asked, times)
+		})
+	}
+}
+
 // reports is a test that goes on when it has failed.
 type reports struct {
 	testing.TB
