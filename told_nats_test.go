@@ -19,8 +19,9 @@ import (
 	"realtimehub/internal/presence"
 )
 
-// tellingHubs are n hubs, each of which can be cut off from the broker. The box is the first one's.
-func tellingHubs(t *testing.T, n int, settle time.Duration, types ...outbox.Type) (nodes []*testHub, proxies []*natstest.Proxy, box outbox.Box) {
+// tellingHubs are n hubs, each of which can be cut off from the broker. Who is gone is offline after a
+// grace. The box is the first one's.
+func tellingHubs(t *testing.T, n int, grace, settle time.Duration, types ...outbox.Type) (nodes []*testHub, proxies []*natstest.Proxy, box outbox.Box) {
 	t.Helper()
 	alone(t, "it makes its own")
 	br, prefix := natstest.Start(t, 1), newPrefix()
@@ -30,7 +31,7 @@ func tellingHubs(t *testing.T, n int, settle time.Duration, types ...outbox.Type
 		node := newTellingNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, Reporting{Types: types}, func(kept history.Limits, _ bool) *broker.Broker {
 			return joinBrokerAt(t, proxy.URL(), 1, prefix, kept)
 		}, func(hub *HubConfig, p *PresenceConfig) {
-			hub.Retry, p.Grace, p.Settle = 500*time.Millisecond, time.Second, settle
+			hub.Retry, p.Grace, p.Settle = 500*time.Millisecond, grace, settle
 		})
 		node.nodes = []*testHub{node}
 		nodes = append(nodes, node)
@@ -59,7 +60,7 @@ func tells(t *testing.T, box outbox.Box, want string) {
 // within the grace has not gone.
 func TestOneHubOfManyTells(t *testing.T) {
 	t.Parallel()
-	nodes, _, box := tellingHubs(t, 3, 0, outbox.TypePresence)
+	nodes, _, box := tellingHubs(t, 3, 10*time.Second, 0, outbox.TypePresence)
 	for _, node := range nodes {
 		c := node.open(t, "tenant=acme&profile=alice")
 		knows(t, nodes, alice, presence.Online) // also those that have nobody there
@@ -75,7 +76,7 @@ func TestOneHubOfManyTells(t *testing.T) {
 func TestADrainIsNotTold(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	nodes, _, box := tellingHubs(t, 3, 0, outbox.TypePresence)
+	nodes, _, box := tellingHubs(t, 3, 10*time.Second, 0, outbox.TypePresence)
 	last := func(want map[string]string) {
 		t.Helper()
 		eventually(t, func() bool { return maps.Equal(lastOf(toldItems(t, box, "acme")), want) })
@@ -106,7 +107,7 @@ func TestOthersTellOfAHubThatIsGone(t *testing.T) {
 	for nth, which := range []string{"the foremost", "the second", "the last"} {
 		t.Run(which, func(t *testing.T) {
 			t.Parallel()
-			nodes, proxies, _ := tellingHubs(t, 3, 10*time.Second, outbox.TypePresence, outbox.TypeGroupOccupied, outbox.TypeGroupVacated)
+			nodes, proxies, _ := tellingHubs(t, 3, time.Second, 10*time.Second, outbox.TypePresence, outbox.TypeGroupOccupied, outbox.TypeGroupVacated)
 			nodes[0].changes(t, "PUT", "/v1/tenants/acme/groups/staff/members", `{"members":["alice"]}`)
 			order := []int{0, 1, 2}
 			slices.SortFunc(order, func(i, k int) int {
@@ -139,7 +140,7 @@ func TestOthersTellOfAHubThatIsGone(t *testing.T) {
 func TestOthersTellOfConnectionsOfHubsThatAreGone(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	nodes, proxies, _ := tellingHubs(t, 3, 0, outbox.TypeConnected, outbox.TypeDisconnected)
+	nodes, proxies, _ := tellingHubs(t, 3, time.Second, 0, outbox.TypeConnected, outbox.TypeDisconnected)
 	left := 0
 	for i := range nodes { // the last of them stays
 		if mark, last := nodes[i].peers.Node(), nodes[left].peers.Node(); slices.Compare(mark[:], last[:]) > 0 {
