@@ -201,10 +201,13 @@ func mute(proxy *natstest.Proxy) {
 	proxy.Rule(func(m *natstest.Message) natstest.Verdict { return natstest.Verdict{Drop: toOthers(m)} })
 }
 
-// hang is mute of a hub that says that it is there, for which it is not given up.
+// hang is mute of a hub that hears no question either, and says nothing but that it is there: it is
+// not given up.
 func hang(proxy *natstest.Proxy) {
 	proxy.Rule(func(m *natstest.Message) natstest.Verdict {
-		return natstest.Verdict{Drop: toOthers(m) && !bytes.HasPrefix(m.Data, []byte("b"))} // which a beat begins with
+		beat := bytes.HasPrefix(m.Data, []byte("b"))
+		question := m.FromServer && strings.Contains(m.Subject, ".peer.") && bytes.HasPrefix(m.Data, []byte("q"))
+		return natstest.Verdict{Drop: question || toOthers(m) && !beat}
 	})
 }
 
