@@ -232,7 +232,7 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 	case "415":
 		s.send(s.open, o, kind, nil, func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") })
 	case "429":
-		for n := 0; n < 100 && s.send(s.limited, o, kind, nil).Code != http.StatusTooManyRequests; n++ {
+		for n := 0; n < 20 && s.send(s.limited, o, kind, nil).Code != http.StatusTooManyRequests; n++ {
 		}
 		s.send(s.suspect, o, kind, nil, func(r *http.Request) { r.Header.Set("Authorization", bearer(s.t)) })
 		if slices.Contains(o.Statuses(), "304") {
