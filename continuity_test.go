@@ -58,7 +58,7 @@ func TestStorm(t *testing.T) {
 	all := make([]*hubtest.CutClient, clients)
 	var ready, done sync.WaitGroup
 	for i := range all {
-		all[i] = &hubtest.CutClient{Addr: addr, Profile: fmt.Sprint(i)}
+		all[i] = &hubtest.CutClient{Addr: addr, Profile: fmt.Sprint(i), Patience: 2 * time.Minute} // longer than the last cuts may take
 		ready.Add(1)
 		done.Go(func() { all[i].Run(&ready) })
 	}
@@ -85,6 +85,16 @@ func TestStorm(t *testing.T) {
 		}
 	}
 	slices.SortFunc(plan, func(a, b cut) int { return a.at - b.at })
+	cutDue := func(published int) {
+		plan = slices.DeleteFunc(plan, func(c cut) bool {
+			client := all[c.client]
+			if c.at >= published || c.waits && !client.Ready() {
+				return false
+			}
+			client.Cut(random.IntN(2) == 0)
+			return true
+		})
+	}
 
 	want := make([][]int, clients)
 	start := time.Now()
@@ -112,21 +122,13 @@ func TestStorm(t *testing.T) {
 		}
 		<-tick.C
 		h.accepted(t, "/v1/events/batch", `{"events":[`+strings.Join(list, ",")+`]}`)
-		var later []cut
-		for ; len(plan) > 0 && plan[0].at < n; plan = plan[1:] {
-			if client := all[plan[0].client]; plan[0].waits && !client.Ready() {
-				later = append(later, cut{at: n, client: plan[0].client, waits: true})
-			} else {
-				client.Cut(random.IntN(2) == 0)
-			}
-		}
-		plan = append(later, plan...)
+		cutDue(n)
 	}
 	rate := float64(events) / time.Since(start).Seconds() // less where the machine is slow
-	for _, late := range plan {
-		eventually(t, all[late.client].Ready)
-		all[late.client].Cut(random.IntN(2) == 0)
-	}
+	eventually(t, func() bool {
+		cutDue(events)
+		return len(plan) == 0
+	})
 	h.publish(t, "acme", "end", `{"kind":"tenant"}`, "0")
 	done.Wait()
 	resumes := 0
