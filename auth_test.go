@@ -765,7 +765,7 @@ func TestACanaryTokenAppearsNowhere(t *testing.T) {
 			}()
 			url := "http://" + <-addr
 			client := hubtest.CheckedClient(t, &http.Transport{})
-			client.CheckRedirect, client.Timeout = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, 5*time.Second
+			client.CheckRedirect, client.Timeout = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, time.Minute
 			defer client.CloseIdleConnections()
 			secret := []byte(canary + "-secret-0123456789abcdef")
 			tokens := []string{

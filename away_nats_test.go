@@ -69,7 +69,7 @@ func TestMembersOfAHubThatIsAway(t *testing.T) {
 	const members = "/v1/tenants/acme/conversations/r/members"
 	nodes[0].changes(t, "PUT", members, `{"members":["me"]}`)
 	b.open(t, meQuery)
-	status, _ := b.do(t, "GET", members, "")
+	status, _ := b.answered(t, "GET", members, "")
 	is.Equal(status, http.StatusOK)
 	proxies[0].Cut()
 	eventually(t, func() bool { return !b.tenants.SureNow() })

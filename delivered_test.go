@@ -139,7 +139,7 @@ func TestActiveWithAnAcknowledgement(t *testing.T) {
 // receipts are what came of an event: each as "id state why".
 func (h *testHub) receipts(t testing.TB, tenant, event, query string) (list []string, answer map[string]any) {
 	t.Helper()
-	status, answer := h.do(t, "GET", "/v1/tenants/"+tenant+"/events/"+event+"/receipts"+query, "")
+	status, answer := h.answered(t, "GET", "/v1/tenants/"+tenant+"/events/"+event+"/receipts"+query, "")
 	if status != 200 {
 		t.Fatal(status, answer)
 	}

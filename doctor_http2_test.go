@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,13 +28,18 @@ func startHTTP2(t *testing.T, h *testHub, streams int, wrap func(http.Handler) h
 	return server
 }
 
-func examine(t *testing.T, server *httptest.Server, watch time.Duration) *doctor.Report {
+// examine examines a server that holds nothing back.
+func examine(t *testing.T, server *httptest.Server, watch time.Duration) (report *doctor.Report) {
 	t.Helper()
 	roots := server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
-	report, err := doctor.Run(t.Context(), doctor.Config{URL: server.URL, For: watch, TLS: &tls.Config{RootCAs: roots}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	threeTimes(func() bool {
+		var err error
+		report, err = doctor.Run(t.Context(), doctor.Config{URL: server.URL, For: watch, TLS: &tls.Config{RootCAs: roots}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return !slices.Contains(codes(report), "buffered")
+	})
 	return report
 }
 

@@ -108,12 +108,11 @@ func TestASilentProbeIsSilent(t *testing.T) {
 		is.Equal(event.Type, want)
 	}
 	is.Equal(reader.Comments, 0)
-	_, other := h.openProbe(t, "every=900ms&for=1s")
-	for range 2 {
+	_, other := h.openProbe(t, "every=900ms&for=1m")
+	for other.Comments <= 2 { // where a probe is not silent they come between its events
 		_, err := other.Next()
 		is.NoErr(err)
 	}
-	is.True(other.Comments > 2)
 }
 
 func TestProbeParameters(t *testing.T) {

@@ -41,7 +41,7 @@ func sharing(t *testing.T, configure ...func(*HubConfig, *PresenceConfig)) (star
 func (h *testHub) past(t *testing.T, cursor string) (events int, gap bool) {
 	t.Helper()
 	for {
-		status, answer := h.do(t, "GET", "/v1/tenants/acme/events?limit=1000&after="+cursor, "")
+		status, answer := h.answered(t, "GET", "/v1/tenants/acme/events?limit=1000&after="+cursor, "")
 		if status != http.StatusOK {
 			t.Fatal(status, answer)
 		}
@@ -231,7 +231,7 @@ func TestForgottenStaysAreRememberedAsForgotten(t *testing.T) {
 	one, two := start(1000), start(1000)
 	room := "/v1/tenants/acme/groups/r/members"
 	one.changes(t, "PUT", room, `{"members":["stays"]}`)
-	status, _ := two.do(t, "GET", room, "") // so that it knows the tenant
+	status, _ := two.answered(t, "GET", room, "") // so that it knows the tenant
 	is.Equal(status, http.StatusOK)
 	c := one.open(t, meQuery)
 	for i := range 20 {

@@ -227,13 +227,16 @@ func TestMembersRefresh(t *testing.T) {
 	}
 	is.Equal(say("1"), 1.0)
 	service.Set(func() { service.Members = `"you"` })
+	asked := service.Questions()
 	is.Equal(say("2"), 1.0) // the old answer holds
-	is.Equal(service.Questions(), 1)
-	status, _ := h.post(t, refreshRoom, "")
-	is.Equal(status, http.StatusNoContent)
-	is.Equal(service.Questions(), 2)
+	is.Equal(service.Questions(), asked)
+	eventually(t, func() bool { // a service that is slow is asked again
+		asked = service.Questions()
+		status, _ := h.post(t, refreshRoom, "")
+		return status == http.StatusNoContent && service.Questions() == asked+1
+	})
 	is.Equal(say("3"), 1.0)
-	is.Equal(service.Questions(), 2) // and the new one now
+	is.Equal(service.Questions(), asked+1) // and the new one now
 	is.Equal(h.payloads(t, "acme", me, you), []string{"1 2", "3"})
 
 	server.Close()
@@ -306,8 +309,7 @@ func TestClusterMembersRefresh(t *testing.T) {
 			members, who, other = `"you"`, 1, 0
 		}
 		service.Set(func() { service.Members = members })
-		status, _ := nodes[round%3].post(t, refreshRoom, "")
-		is.Equal(status, http.StatusNoContent)
+		nodes[round%3].changes(t, "POST", refreshRoom, "")
 		say(round)
 		for i := range nodes {
 			is.Equal(nodes[i].replayed(t, clients[2*i+other]), "") // not for the removed

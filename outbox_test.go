@@ -17,14 +17,16 @@ import (
 	"realtimehub/internal/settings"
 )
 
-// tell puts n items of a tenant into a hub's outbox, each with so much text.
+// tell puts n items of a tenant into a hub's outbox at once, each with so much text.
 func tell(t testing.TB, h *testHub, tenant string, n, bytes int) {
 	t.Helper()
-	for i := range n {
+	drafts := make([]outbox.Draft, n)
+	for i := range drafts {
 		data := fmt.Sprintf(`{"profile":{"type":"user","id":"%d"},"status":"online","since":"2026-11-24T02:39:02.296Z","text":%q}`, i, strings.Repeat("x", bytes))
-		if err := h.outbox.Put(t.Context(), tenant, "", []outbox.Draft{{Type: outbox.TypePresence, At: time.Now(), Data: json.RawMessage(data)}}); err != nil {
-			t.Fatal(err)
-		}
+		drafts[i] = outbox.Draft{Type: outbox.TypePresence, At: time.Now(), Data: json.RawMessage(data)}
+	}
+	if err := h.outbox.Put(t.Context(), tenant, "", drafts); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -186,6 +186,16 @@ func codes(report *doctor.Report) (bad []string) {
 	return bad
 }
 
+// threeTimes tries at most so often until it is right: what a busy machine holds up looks as if
+// a proxy did.
+func threeTimes(right func() bool) {
+	for range 3 {
+		if right() {
+			return
+		}
+	}
+}
+
 // saysTimes says whether a report says something, with one of some times, to half a second, where that has a #.
 func saysTimes(report, says string, times <-chan time.Duration) bool {
 	found := regexp.MustCompile(strings.Replace(regexp.QuoteMeta(says), "#", `(\d+\.\d)`, 1)).FindStringSubmatch(report)
@@ -239,9 +249,15 @@ func TestDoctor(t *testing.T) {
 				tc.faults.cut = cuts
 				url = newProxy(t, url, *tc.faults).URL
 			}
-			start := time.Now()
-			report, err := doctor.Run(t.Context(), doctor.Config{URL: url, For: tc.lasts})
-			is.NoErr(err)
+			var start time.Time
+			var report *doctor.Report
+			threeTimes(func() bool {
+				var err error
+				start = time.Now()
+				report, err = doctor.Run(t.Context(), doctor.Config{URL: url, For: tc.lasts})
+				is.NoErr(err)
+				return slices.Contains(tc.want, "buffered") || !slices.Contains(codes(report), "buffered")
+			})
 			if !slices.Equal(codes(report), tc.want) || !saysTimes(report.String(), tc.says, cuts) {
 				t.Errorf("%v instead of %v, or no %q:\n%s", codes(report), tc.want, tc.says, report)
 			}
@@ -280,8 +296,12 @@ func TestDoctorOverHTTP2(t *testing.T) {
 	is.NoErr(err)
 	roots := x509.NewCertPool()
 	is.True(roots.AppendCertsFromPEM(text))
-	report, err := doctor.Run(t.Context(), doctor.Config{URL: url, For: 2 * time.Second, TLS: &tls.Config{RootCAs: roots}})
-	is.NoErr(err)
+	var report *doctor.Report
+	threeTimes(func() bool {
+		report, err = doctor.Run(t.Context(), doctor.Config{URL: url, For: 2 * time.Second, TLS: &tls.Config{RootCAs: roots}})
+		is.NoErr(err)
+		return !slices.Contains(codes(report), "buffered")
+	})
 	is.Equal(codes(report), nil)
 	is.Equal(report.Ticking.Protocol, "HTTP/2")
 	is.Equal(report.Hub.TLS, true)
@@ -343,12 +363,17 @@ func TestDoctorCommand(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			is := is.New(t)
-			var out, errs bytes.Buffer
-			code := doctor.Command(t.Context(), tc.args, func(name string) string {
-				is.Equal(name, "REALTIME_TOKEN")
-				return tc.env
-			}, &out, &errs)
-			printed := out.String() + errs.String()
+			var code int
+			var printed string
+			threeTimes(func() bool {
+				var out, errs bytes.Buffer
+				code = doctor.Command(t.Context(), tc.args, func(name string) string {
+					is.Equal(name, "REALTIME_TOKEN")
+					return tc.env
+				}, &out, &errs)
+				printed = out.String() + errs.String()
+				return tc.code != 0 || !strings.Contains(printed, "buffered")
+			})
 			if code != tc.code || !strings.Contains(printed, tc.says) {
 				t.Errorf("exit code %d instead of %d, or no %q:\n%s", code, tc.code, tc.says, printed)
 			}
@@ -390,14 +415,13 @@ func TestDoctorOfDoors(t *testing.T) {
 			}
 			var troubles string
 			var report *doctor.Report
-			for range 3 { // what a busy machine holds up looks as if the proxy did
+			threeTimes(func() bool {
 				var err error
 				report, err = doctor.Run(t.Context(), cfg)
 				is.NoErr(err)
-				if troubles = troublesOf(report); troubles == tc.want {
-					break
-				}
-			}
+				troubles = troublesOf(report)
+				return troubles == tc.want
+			})
 			if troubles != tc.want || report.Use != tc.use || !strings.Contains(report.String(), tc.says) {
 				t.Errorf("%q and use %q, or no %q:\n%s", troubles, report.Use, tc.says, report)
 			}
@@ -433,10 +457,15 @@ func TestDoctorIsNoClient(t *testing.T) {
 	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret, APIKeys: []string{"acme=service-key-0001"}}), access.RatesConfig{})
 	me := strings.TrimPrefix(bearer(t), "Bearer ")
 	for _, token := range []string{"service-key-0001", me} {
-		report, err := doctor.Run(t.Context(), doctor.Config{URL: h.URL, For: time.Second, Token: token, Progress: func(doctor.Progress) {
-			is.Equal(len(h.streams.Connections("acme", nil)), 0)
-		}})
-		is.NoErr(err)
+		var report *doctor.Report
+		threeTimes(func() bool {
+			var err error
+			report, err = doctor.Run(t.Context(), doctor.Config{URL: h.URL, For: time.Second, Token: token, Progress: func(doctor.Progress) {
+				is.Equal(len(h.streams.Connections("acme", nil)), 0)
+			}})
+			is.NoErr(err)
+			return !strings.Contains(troublesOf(report), ":buffered")
+		})
 		is.Equal(len(report.Doors), 4)
 		for _, d := range report.Doors {
 			is.Equal(d.Why, nil)

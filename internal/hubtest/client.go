@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,7 +94,8 @@ func (h *Hub) Publish(t testing.TB, tenant, typ, target, payload string, headers
 }
 
 // Accepted posts an event or a batch and returns its answer. As a service does, it sends
-// what a slow broker has not confirmed again, with the same ids, and what it did not take.
+// what a slow broker has not confirmed again, with the same ids, and what it or a slow service of
+// memberships did not take.
 func (h *Hub) Accepted(t testing.TB, path, body string, headers ...string) map[string]any {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; {
@@ -101,7 +103,9 @@ func (h *Hub) Accepted(t testing.TB, path, body string, headers ...string) map[s
 		if status == http.StatusAccepted {
 			return answer
 		}
-		if answer["code"] != "Unconfirmed" && answer["code"] != "BrokerUnavailable" || time.Now().After(deadline) {
+		code, _ := answer["code"].(string)
+		again := slices.Contains([]string{"Unconfirmed", "BrokerUnavailable", "MembershipUnavailable"}, code)
+		if !again || time.Now().After(deadline) {
 			t.Fatalf("%s: %d %v", path, status, answer)
 		}
 		body = WithIDs(t, body, answer)

@@ -192,14 +192,37 @@ type CutClient struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	conn net.Conn
-	cuts int // to come while there was no connection
+	conn  net.Conn
+	cuts  int  // to come while there was no connection
+	heard bool // hub.ready, since it was cut
+	over  bool // Run is
+}
+
+// Ready says whether it has heard hub.ready since it was cut, or is over.
+func (c *CutClient) Ready() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.heard || c.over
+}
+
+// hears notes that hub.ready came by a connection, which may have been cut meanwhile.
+func (c *CutClient) hears(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heard = c.conn == conn
+}
+
+func (c *CutClient) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
 }
 
 // Cut ends the connection, as a network does or as a crash.
 func (c *CutClient) Cut(reset bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.heard = false
 	if c.conn == nil {
 		c.cuts++
 		return
@@ -245,6 +268,7 @@ func (c *CutClient) connect() (net.Conn, error) {
 // Run reads until the event "end", or until something is wrong. It tells ready of its
 // first stream.
 func (c *CutClient) Run(ready *sync.WaitGroup) {
+	defer c.end()
 	c.Resumes = map[string]int{}
 	c.reader = sse.NewReader(nil)
 	for {
@@ -283,6 +307,7 @@ func (c *CutClient) read(conn net.Conn, ready *sync.WaitGroup) (again bool) {
 			var data struct{ Resume string }
 			json.Unmarshal([]byte(event.Data), &data)
 			c.Resumes[data.Resume]++
+			c.hears(conn)
 			if c.Connects++; c.Connects == 1 {
 				ready.Done()
 			}
