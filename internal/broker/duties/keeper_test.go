@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/matryer/is"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/allowance"
@@ -49,11 +48,8 @@ func start(t *testing.T, b *natstest.Broker, prefix string, box outbox.Box) (k *
 
 func startOf(t *testing.T, b *natstest.Broker, prefix string, box outbox.Box, people duty.People) (k *Keeper, stop func()) {
 	t.Helper()
-	nc, err := nats.Connect(b.URL(0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	k, err = Open(t.Context(), nc, Config{Prefix: prefix, Replicas: 1, Alone: true, Node: fmt.Sprint("n", time.Now().UnixNano()), Key: func() *history.Key { return key }, Logger: slog.New(slog.DiscardHandler)})
+	nc := b.Connect(t, 0)
+	k, err := Open(t.Context(), nc, Config{Prefix: prefix, Replicas: 1, Alone: true, Node: fmt.Sprint("n", time.Now().UnixNano()), Key: func() *history.Key { return key }, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

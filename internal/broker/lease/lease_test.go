@@ -101,9 +101,7 @@ func (o *office) seek(t *testing.T, name string, rule func(*natstest.Message) na
 	is := is.New(t)
 	h := &holder{proxy: natstest.StartProxy(t, o.broker.URL(0))}
 	h.proxy.Rule(rule)
-	nc, err := nats.Connect(h.proxy.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
-	is.NoErr(err)
-	t.Cleanup(nc.Close)
+	nc := natstest.Connect(t, h.proxy.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
 	s, err := stream.New(nc, "leases")
 	is.NoErr(err)
 	t.Cleanup(s.Close)

@@ -51,11 +51,7 @@ func join(t *testing.T, b *natstest.Broker, node string) *member {
 func joinAt(t *testing.T, url, node string) *member {
 	t.Helper()
 	m := &member{t: t, own: map[ID][]byte{}, seen: map[ID]string{}, whose: map[ID]string{}}
-	nc, err := nats.Connect(url, nats.NoEcho(), nats.ReconnectWait(50*time.Millisecond), nats.MaxReconnects(-1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
+	nc := natstest.Connect(t, url, nats.NoEcho(), nats.ReconnectWait(50*time.Millisecond), nats.MaxReconnects(-1))
 	p, err := Start(nc, Config{
 		Prefix: "test", Node: node, Able: nc.IsConnected, Sure: func(context.Context) error { return m.sure() }, Logger: slog.New(slog.DiscardHandler),
 		Items: func(string) (ops []Op) {

@@ -41,12 +41,9 @@ func openTable(t *testing.T, url string) *tableUser {
 
 func openTableOf(t *testing.T, url string, replicas int) *tableUser {
 	t.Helper()
-	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
+	nc := natstest.Connect(t, url, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
 	u := &tableUser{nc: nc}
+	var err error
 	u.Table, err = Open(t.Context(), nc, Config{
 		Prefix: "test", Replicas: replicas, Age: time.Hour, Logger: slog.New(slog.DiscardHandler),
 		Changed: func(_ context.Context, topics []string, _ uint64) error {
