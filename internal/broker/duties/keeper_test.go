@@ -75,9 +75,7 @@ func open(t *testing.T, k *Keeper, place uint64, in time.Duration, absent []even
 	e := &event.Event{ID: fmt.Sprint("e", place), TenantID: "acme", Type: "a.b", Timestamp: time.Now(), Deadline: in, Target: event.ToProfile(recipients[0])}
 	d := duty.New(e, history.Cursor{Epoch: epoch, Seq: place}, recipients)
 	d.Absent = absent
-	if err := k.Open(t.Context(), d); err != nil {
-		t.Fatal(err)
-	}
+	openDuty(t, k, d)
 }
 
 func items(t *testing.T, box outbox.Box, n int) (text string) {
@@ -111,7 +109,7 @@ func TestLongFilters(t *testing.T) {
 	for i := range 100 {
 		k.Acknowledge(duty.Acknowledgement{Tenant: "acme", Profile: user("me"), Of: epoch.Tag, UpTo: uint64(i), Types: long, Until: time.Now().Add(time.Hour)})
 	}
-	is.NoErr(k.Flush(t.Context()))
+	confirmed(t, func() error { return k.Flush(t.Context()) })
 	k.Acknowledge(duty.Acknowledgement{Tenant: "acme", Profile: user("a"), Of: epoch.Tag, UpTo: 1, Until: time.Now().Add(time.Hour)})
 	open(t, k, 1, time.Second, nil, user("a"), user("b"))
 	got := items(t, box, 1)
@@ -188,7 +186,7 @@ func TestADeadlineOfAnothersClock(t *testing.T) {
 			r.Deadline += tc.off.Milliseconds()
 			data, err := json.Marshal(r)
 			is.NoErr(err)
-			is.NoErr(k.write(t.Context(), stream.NewMessage(k.subjectOf("acme", d.At, 0), data)))
+			confirmed(t, func() error { return k.write(t.Context(), stream.NewMessage(k.subjectOf("acme", d.At, 0), data)) })
 			if tc.again {
 				stop()
 				_, stop = start(t, b, prefix, box)
@@ -290,7 +288,9 @@ func TestWhatIsNotUnderstoodIsCounted(t *testing.T) {
 	defer stop()
 	is.NoErr(k.nc.Publish(k.cfg.Prefix+".dutyended", []byte("?")))
 	testkit.Eventually(t, func() bool { return k.Stats().Unread == 1 })
-	is.NoErr(k.write(t.Context(), stream.NewMessage(k.subjectOf("acme", dutyOf(1, time.Second, "a").At, 0), []byte("?"))))
+	confirmed(t, func() error {
+		return k.write(t.Context(), stream.NewMessage(k.subjectOf("acme", dutyOf(1, time.Second, "a").At, 0), []byte("?")))
+	})
 	open(t, k, 2, time.Second, nil, user("a"))
 	items(t, box, 1)
 	testkit.Eventually(t, func() bool { return k.Stats().Unread >= 2 }) // what is read anew counts again
