@@ -129,8 +129,8 @@ func TestOneHubJudges(t *testing.T) {
 		testkit.Eventually(t, func() bool { return h.states(t, 1) == "a acknowledged false; b owed true; " })
 	}
 
+	one.Keeper.Acknowledge(ackOf("b", 2)) // before the deadline, however long it takes to open it
 	openDuty(t, two.Keeper, dutyOf(2, time.Second, "a", "b"))
-	one.Keeper.Acknowledge(ackOf("b", 2))
 	testkit.Eventually(t, func() bool { return reported() == 1 })
 	for _, h := range []*hub{one, two} {
 		testkit.Eventually(t, func() bool { return h.states(t, 2) == "a reported false; b acknowledged false; " })
@@ -140,8 +140,8 @@ func TestOneHubJudges(t *testing.T) {
 	if one.judge.Load() == nil {
 		judging, other = two, one
 	}
-	openDuty(t, judging.Keeper, dutyOf(3, time.Second, "a", "b"))
 	judging.Keeper.Acknowledge(ackOf("a", 3))
+	openDuty(t, judging.Keeper, dutyOf(3, time.Second, "a", "b"))
 	judging.stop() // what it was told is kept as it ends
 	testkit.Eventually(t, func() bool { return reported() == 2 })
 	testkit.Eventually(t, func() bool { return other.states(t, 3) == "a acknowledged false; b reported false; " })
