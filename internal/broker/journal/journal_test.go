@@ -15,6 +15,7 @@ import (
 
 	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/testkit"
 )
 
 // user is one process's journal, and all that it was handed.
@@ -75,11 +76,34 @@ func openAt(t *testing.T, url, node string, cfg Config) *user {
 
 func (u *user) attach(key string) uint64 {
 	u.t.Helper()
-	head, _, err := u.Attach(u.t.Context(), key)
+	return answered(u.t, func() (uint64, error) {
+		head, _, err := u.Attach(u.t.Context(), key)
+		return head, err
+	})
+}
+
+func (u *user) spanOf(key string) Span {
+	u.t.Helper()
+	return answered(u.t, func() (Span, error) { return u.Span(u.t.Context(), key) })
+}
+
+func (u *user) stateNow() stream.State {
+	u.t.Helper()
+	return answered(u.t, func() (stream.State, error) { return u.state(u.t.Context()) })
+}
+
+// answered asks again while a broker that is slow does not answer.
+func answered[T any](t *testing.T, ask func() (T, error)) (answer T) {
+	t.Helper()
+	var err error
+	testkit.Comes(func() bool {
+		answer, err = ask()
+		return !isBusy(err)
+	})
 	if err != nil {
-		u.t.Fatal(err)
+		t.Fatal(err)
 	}
-	return head
+	return answer
 }
 
 // append appends items, again where a broker that is slow did not confirm them.
