@@ -22,15 +22,11 @@ func TestMain(m *testing.M) {
 // stand in the way until it is read.
 func confirmed(t testing.TB, ask func() error) {
 	t.Helper()
-	var err error
-	testkit.Comes(func() bool {
-		err = ask()
+	late := func(err error) bool {
 		late := errors.Is(err, stream.ErrUnconfirmed) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout)
-		return !late && !errors.Is(err, errAnew) && !stream.WasSecond(err)
-	})
-	if err != nil {
-		t.Fatal(err)
+		return late || errors.Is(err, errAnew) || stream.WasSecond(err)
 	}
+	testkit.Answer(t, late, func() (none struct{}, err error) { return none, ask() })
 }
 
 // openDuty has a keeper keep a duty.

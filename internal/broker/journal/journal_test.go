@@ -93,17 +93,9 @@ func (u *user) stateNow() stream.State {
 }
 
 // answered asks again while a broker that is slow does not answer.
-func answered[T any](t *testing.T, ask func() (T, error)) (answer T) {
+func answered[T any](t *testing.T, ask func() (T, error)) T {
 	t.Helper()
-	var err error
-	testkit.Comes(func() bool {
-		answer, err = ask()
-		return !isBusy(err)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer
+	return testkit.Answer(t, isBusy, ask)
 }
 
 // append appends items, again where a broker that is slow did not confirm them.
