@@ -122,8 +122,13 @@ func (h *holder) hold(ctx context.Context) {
 	h.mu.Lock()
 	h.begun++
 	h.mu.Unlock()
+	told := make(chan time.Time, 1)
+	context.AfterFunc(ctx, func() { told <- time.Now() })
 	<-ctx.Done()
 	now := time.Now()
+	if other := <-told; other.Before(now) { // whichever a busy machine let go on sooner
+		now = other
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.ended = append(h.ended, now)
