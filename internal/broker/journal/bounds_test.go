@@ -94,12 +94,16 @@ func TestAKeyHasBytesOfItsOwn(t *testing.T) {
 			bytes, _ := one.bytesOf("large")
 			return bytes <= cfg.KeyBytes
 		})
-		is.NoErr(one.state1())
+		one.stateNow()
 		for _, u := range []*user{one, two} {
-			is.Equal(u.Read(t.Context(), "small", 0, head, func(list []Message) bool { return len(list) == 1 }), nil)
+			is.Equal(u.dataOf("small", 0, head), []string{"first"})
 			span := u.spanOf("small")
 			is.Equal(span.Oldest, uint64(0)) // and it is known that nothing of it has gone
-			err := u.Read(t.Context(), "large", first.Seq, span.Last, func([]Message) bool { return true })
+			var err error
+			await(t, func() bool {
+				err = u.Read(t.Context(), "large", first.Seq, span.Last, func([]Message) bool { return true })
+				return !isBusy(err)
+			})
 			gone, ok := err.(*GoneError)
 			is.True(ok)
 			bytes, oldest := u.bytesOf("large")

@@ -87,6 +87,20 @@ func (u *user) spanOf(key string) Span {
 	return answered(u.t, func() (Span, error) { return u.Span(u.t.Context(), key) })
 }
 
+// dataOf is what can be read of a key after a place, up to another.
+func (u *user) dataOf(key string, after, until uint64) []string {
+	u.t.Helper()
+	return answered(u.t, func() (all []string, err error) {
+		err = u.Read(u.t.Context(), key, after, until, func(list []Message) bool {
+			for _, m := range list {
+				all = append(all, string(m.Data))
+			}
+			return true
+		})
+		return all, err
+	})
+}
+
 func (u *user) stateNow() stream.State {
 	u.t.Helper()
 	return answered(u.t, func() (stream.State, error) { return u.state(u.t.Context()) })
@@ -179,14 +193,7 @@ func TestAppend(t *testing.T) {
 		two.append(&Item{Key: "k", Data: []byte("q"), Pass: true})
 		is.Equal(two.seen("k"), "a c p d q")
 		one.await("k", "a c p d q")
-		var read []string
-		is.NoErr(two.Read(t.Context(), "k", 0, d.Seq, func(list []Message) bool {
-			for _, m := range list {
-				read = append(read, string(m.Data))
-			}
-			return true
-		}))
-		is.Equal(read, []string{"a", "c", "d"})
+		is.Equal(two.dataOf("k", 0, d.Seq), []string{"a", "c", "d"})
 	})
 }
 
