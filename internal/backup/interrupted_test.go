@@ -177,9 +177,7 @@ func (p place) killed(t *testing.T, file string, before func(*natstest.Message) 
 	text, err := os.ReadFile(file)
 	is.NoErr(err)
 	proxy := p.servers.Proxies(t)[0]
-	nc, err := nats.Connect(proxy.URL(), nats.NoReconnect())
-	is.NoErr(err)
-	defer nc.Close()
+	nc := natstest.Connect(t, proxy.URL(), nats.NoReconnect())
 	proxy.Rule(func(m *natstest.Message) natstest.Verdict {
 		ends := before(m)
 		if ends {

@@ -101,12 +101,14 @@ func TestNearIsShared(t *testing.T) {
 	limits.Total = 1 << 20
 	log := join(t, natstest.Start(t, 1).URL(0), natstest.Prefix(), within(limits)).log
 	text := strings.Repeat("x", 6000)
+	var large []*history.Entry
 	for i := range 300 { // three times what may be near
-		historytest.Persist(t, log, historytest.To("large", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant()))
+		large = append(large, historytest.To("large", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant()))
+		historytest.Persist(t, log, large[i])
 	}
 	_, err := historytest.Answered(func() (history.Cursor, error) { return log.Attach(t.Context(), "small") })
 	is.NoErr(err)
-	head, err := historytest.Answered(func() (history.Cursor, error) { return log.Attach(t.Context(), "large") })
+	_, err = historytest.Answered(func() (history.Cursor, error) { return log.Attach(t.Context(), "large") })
 	is.NoErr(err)
 	for i := range 8 {
 		historytest.Persist(t, log, historytest.To("small", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant()))
@@ -118,7 +120,7 @@ func TestNearIsShared(t *testing.T) {
 	is.Equal(near.Entries, 8)            // all of small's, and none of large's
 	is.True(near.Bytes < limits.Total/2) // nor is anything left of the attempt
 	page, err = historytest.Answered(func() (history.Page, error) {
-		return log.Read(t.Context(), "large", history.Query{After: head.Seq - 20})
+		return log.Read(t.Context(), "large", history.Query{After: large[279].Cursor.Seq})
 	})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 20)

@@ -15,6 +15,7 @@ import (
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/room"
+	"realtimehub/internal/testkit"
 )
 
 // toldRooms are what a sharedRooms tells of one tenant's rooms.
@@ -46,9 +47,12 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 	ctx, r := t.Context(), event.Room{Kind: event.KindGroup, ID: "g"}
 	is.NoErr(near.Attach(ctx, "acme"))
 	is.NoErr(far.Attach(ctx, "acme"))
-	last := func() uint64 {
-		place, err := near.table.Last(ctx, "acme")
-		is.NoErr(err)
+	last := func() (place uint64) {
+		testkit.Eventually(t, func() bool {
+			var err error
+			place, err = near.table.Last(ctx, "acme")
+			return err == nil
+		})
 		return place
 	}
 	change := func(member bool) {

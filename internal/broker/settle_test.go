@@ -57,9 +57,9 @@ func TestDeadlinesWaitForASilentHub(t *testing.T) {
 			ann := event.Profile{Type: "user", ID: "ann"}
 			at := history.Cursor{Epoch: one.log.key().Epoch(make([]byte, 8)), Seq: 1}
 			e := &event.Event{ID: "e", TenantID: "acme", Type: "a.b", Timestamp: time.Now(), Deadline: time.Second, Target: event.ToProfile(ann)}
-			is.NoErr(judges.Open(t.Context(), duty.New(e, at, []event.Profile{ann})))
 			proxy.Rule(func(*natstest.Message) natstest.Verdict { return natstest.Verdict{Drop: true} })
 			other.Acknowledge(duty.Acknowledgement{Tenant: "acme", Profile: ann, Of: at.Epoch.Tag, UpTo: 1, Until: e.Timestamp.Add(e.Deadline)})
+			testkit.Eventually(t, func() bool { return judges.Open(t.Context(), duty.New(e, at, []event.Profile{ann})) == nil })
 			reported := func() bool {
 				page, err := box.Read(t.Context(), "acme", outbox.Query{Limit: 10})
 				return err == nil && len(page.Items) > 0

@@ -12,6 +12,7 @@ import (
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/room"
+	"realtimehub/internal/testkit"
 )
 
 // The table of who belongs where is made anew, and a hub learns that from what another
@@ -51,7 +52,7 @@ func TestPlacesOfAnotherTable(t *testing.T) {
 			js, err := jetstream.New(b.Connect(t, 0))
 			is.NoErr(err)
 			is.NoErr(js.DeleteStream(ctx, prefix+"_table"))
-			is.NoErr(near.table.Look(ctx))
+			testkit.Eventually(t, func() bool { return near.table.Look(ctx) == nil })
 			add(bob)
 			is.True(learn(far, call, (*near.besideOf(call.Place))[0]))
 			told.mu.Lock()

@@ -310,19 +310,24 @@ func TestAnExaminationEnds(t *testing.T) {
 // A hub that is busy, and slow to say so, is not asked for longer than a probe may take.
 func TestABusyHubIsNotAskedForEver(t *testing.T) {
 	is := is.New(t)
-	var asked atomic.Int64
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked.Add(1)
-		select {
-		case <-time.After(900 * time.Millisecond):
-		case <-r.Context().Done():
-		}
-		w.Header().Set("Content-Type", "application/problem+json")
-		w.WriteHeader(503)
-		fmt.Fprint(w, `{"code":"ProbesBusy"}`)
-	}))
-	defer server.Close()
-	u, _ := Address(server.URL)
-	probe{url: u, lasts: 100 * time.Millisecond, grace: time.Second}.run(t.Context())
-	is.Equal(asked.Load(), int64(1))
+	times := func() int64 {
+		var asked atomic.Int64
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked.Add(1)
+			select {
+			case <-time.After(900 * time.Millisecond):
+			case <-r.Context().Done():
+			}
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(503)
+			fmt.Fprint(w, `{"code":"ProbesBusy"}`)
+		}))
+		u, _ := Address(server.URL)
+		probe{url: u, lasts: 100 * time.Millisecond, grace: time.Second}.run(t.Context())
+		server.Close()
+		return asked.Load()
+	}
+	n := int64(0)
+	testkit.Eventually(t, func() bool { n = times(); return n > 0 }) // a busy machine may not get to ask
+	is.Equal(n, int64(1))
 }

@@ -171,8 +171,11 @@ func TestReliefIsSoughtNowAndThen(t *testing.T) {
 	n := looks(e, 1000, func() { deliver(streams, NewFrame(f.data, false)) })
 	is.True(n > 0)
 	is.True(n <= 1000*(int(f.memory())+10*listed)/(budget*budgetStep/100)+1)
+	streams[0].mu.Lock() // the tick looks at it too
 	streams[0].state = blocked
-	is.True(!streams[0].cut)
+	cut := streams[0].cut
+	streams[0].mu.Unlock()
+	is.True(!cut)
 	eventually(t, "the tick to look", func() bool {
 		streams[0].mu.Lock()
 		defer streams[0].mu.Unlock()

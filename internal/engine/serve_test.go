@@ -47,6 +47,9 @@ type house struct {
 	visitors []net.Conn
 }
 
+// silenced is the name of who gets no heartbeats.
+const silenced = "silenced"
+
 // guest is one stream as its owner sees it, by the name its client gave.
 type guest struct {
 	*Stream
@@ -163,7 +166,7 @@ func (h *house) leave() {
 func (h *house) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g := &guest{gone: make(chan error, 2), served: make(chan bool, 1)}
 	g.Stream = h.NewStream(testWords, func(why error) { g.gone <- why })
-	if r.URL.Query().Get("name") == "silenced" {
+	if r.URL.Query().Get("name") == silenced {
 		g.Silence()
 	}
 	h.mu.Lock()
@@ -252,6 +255,7 @@ type visitor struct {
 	tcp *net.TCPConn
 	peer
 	*bufio.Reader
+	beats bool // heartbeats may come before an event
 }
 
 func (v *visitor) Read(p []byte) (int, error) { return v.Reader.Read(p) }
@@ -270,11 +274,13 @@ func (h *house) visit(t *testing.T, name, request string) *visitor {
 	if _, err := io.WriteString(conn, strings.ReplaceAll(request, "NAME", name)); err != nil {
 		t.Fatal(err)
 	}
-	return newVisitor(dialled, conn)
+	v := newVisitor(dialled, conn)
+	v.beats = h.cfg.Heartbeat > 0 && name != silenced
+	return v
 }
 
 func newVisitor(dialled net.Conn, conn peer) *visitor {
-	return &visitor{dialled.(*net.TCPConn), conn, bufio.NewReader(patient{conn})}
+	return &visitor{tcp: dialled.(*net.TCPConn), peer: conn, Reader: bufio.NewReader(patient{conn})}
 }
 
 // speak is a client's end as the house wants to be spoken to.
@@ -376,9 +382,15 @@ func (h *house) open(t *testing.T, name string) (*visitor, *guest) {
 	return v, g
 }
 
-// next reads one event as our own frames have it.
+// next reads one event as our own frames have it, and the heartbeats before it.
 func (v *visitor) next(t *testing.T, data string) {
 	t.Helper()
+	for v.beats {
+		if first, _ := v.Peek(len(sse.Comment)); string(first) != sse.Comment {
+			break
+		}
+		v.Discard(len(sse.Comment))
+	}
 	want := "data: " + data + "\n\n"
 	got := make([]byte, len(want))
 	if n, err := io.ReadFull(v, got); err != nil || string(got) != want {
@@ -738,7 +750,7 @@ func TestHeartbeat(t *testing.T) {
 // One that is silenced gets none, while another has several.
 func TestSilence(t *testing.T) {
 	allPaths(t, Config{Heartbeat: 50 * time.Millisecond}, func(t *testing.T, h *house) {
-		silenced, g := h.open(t, "silenced")
+		v, g := h.open(t, silenced)
 		other, _ := h.open(t, "b")
 		if _, err := io.ReadFull(other, make([]byte, 5*len(":\n\n"))); err != nil {
 			t.Fatal(err)
@@ -746,7 +758,7 @@ func TestSilence(t *testing.T) {
 		deliver([]*Stream{g.Stream}, eventFrame("x"))
 		const want = "data: x\n\n"
 		got := make([]byte, len(want))
-		if _, err := io.ReadFull(silenced, got); err != nil || string(got) != want {
+		if _, err := io.ReadFull(v, got); err != nil || string(got) != want {
 			t.Fatalf("%q, %v", got, err)
 		}
 	})

@@ -105,8 +105,8 @@ func TestASyncThatFailedIsToldOfByTheNextStart(t *testing.T) {
 	d := newDisk(t)
 	cfg := configOf(filepath.Join(d.dir, "data"))
 	f := open(t, cfg)
-	js := connect(t, f)
-	_, err := js.AddStream(&nats.StreamConfig{Name: "kept", Subjects: []string{"kept"}})
+	js := connect(t, f, soon)
+	_, err := connect(t, f).AddStream(&nats.StreamConfig{Name: "kept", Subjects: []string{"kept"}})
 	is.NoErr(err)
 	empty := d.full(t)
 	for range 20 {
@@ -172,8 +172,8 @@ func TestAFileSystemThatGivesUp(t *testing.T) {
 	var logs testkit.Buffer
 	cfg.Logger = slog.New(slog.NewTextHandler(&logs, nil))
 	f := open(t, cfg)
-	js := connect(t, f)
-	_, err := js.AddStream(&nats.StreamConfig{Name: "kept", Subjects: []string{"kept"}})
+	js := connect(t, f, soon)
+	_, err := connect(t, f).AddStream(&nats.StreamConfig{Name: "kept", Subjects: []string{"kept"}})
 	is.NoErr(err)
 	d.giveUp(t)
 	testkit.Eventually(t, func() bool { js.Publish("kept", []byte("word")); return f.current() == nil })

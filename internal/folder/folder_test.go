@@ -13,6 +13,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go"
 
+	"realtimehub/internal/natstest"
 	"realtimehub/internal/testkit"
 )
 
@@ -31,15 +32,14 @@ func open(t testing.TB, cfg Config) *Folder {
 	return f
 }
 
+// soon has each call wait for a second: it is repeated, or the disk is to refuse.
+const soon = nats.MaxWait(time.Second)
+
 // connect is a client's way to what the folder keeps.
-func connect(t testing.TB, f *Folder) nats.JetStreamContext {
+func connect(t testing.TB, f *Folder, options ...nats.JSOpt) nats.JetStreamContext {
 	t.Helper()
-	nc, err := nats.Connect("", f.Connect(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := nc.JetStream(nats.MaxWait(time.Second))
+	nc := natstest.Connect(t, "", f.Connect(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
+	js, err := nc.JetStream(append([]nats.JSOpt{nats.MaxWait(time.Minute)}, options...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,9 @@ func connect(t testing.TB, f *Folder) nats.JetStreamContext {
 
 func messages(t testing.TB, js nats.JetStreamContext) uint64 {
 	t.Helper()
-	info, err := js.StreamInfo("kept")
+	var info *nats.StreamInfo
+	var err error
+	testkit.Comes(func() bool { info, err = js.StreamInfo("kept"); return err == nil })
 	if err != nil {
 		t.Fatal(err)
 	}

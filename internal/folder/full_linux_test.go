@@ -40,6 +40,7 @@ func TestDiskThatFillsAndEmpties(t *testing.T) {
 	for range 50 {
 		is.NoErr(publish())
 	}
+	js = connect(t, f, soon)
 	ballast := filepath.Join(disk, "ballast")
 	file, err := os.Create(ballast)
 	is.NoErr(err)

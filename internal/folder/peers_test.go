@@ -61,7 +61,7 @@ func TestWhole(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	folders, open := openPeers(t, 3)
-	js := connect(t, folders[0])
+	js := connect(t, folders[0], soon)
 	until(t, func() bool {
 		_, err := js.AddStream(&nats.StreamConfig{Name: "kept", Subjects: []string{"kept"}, Replicas: 3})
 		return err == nil
@@ -94,7 +94,7 @@ func TestWhole(t *testing.T) {
 		until(t, func() bool { not = folders[i].Whole(); return not == nil })
 		is.True(folders[i].current().lasts()["kept"] >= uint64(500+3-i))
 	}
-	info, err := js.StreamInfo("kept")
+	info, err := js.StreamInfo("kept", nats.MaxWait(time.Minute))
 	is.NoErr(err)
 	is.Equal(len(info.Cluster.Replicas), 2) // nobody has come beside those who were there
 }
@@ -103,7 +103,7 @@ func TestWhole(t *testing.T) {
 func TestWholeBesideWhatOneKeepsAlone(t *testing.T) {
 	t.Parallel()
 	folders, _ := openPeers(t, 3)
-	js := connect(t, folders[0])
+	js := connect(t, folders[0], soon)
 	for name, replicas := range map[string]int{"kept": 3, "alone": 1} {
 		until(t, func() bool {
 			_, err := js.AddStream(&nats.StreamConfig{Name: name, Subjects: []string{name}, Replicas: replicas})

@@ -31,7 +31,7 @@ func TestFolderReplaced(t *testing.T) {
 	}
 	first, second, third := member(0), member(1), member(2)
 	defer second.Close()
-	js := connect(t, second)
+	js := connect(t, second, soon)
 	until(t, func() bool {
 		_, err := js.AddStream(&nats.StreamConfig{Name: "kept", Subjects: []string{"kept"}, Replicas: 3})
 		return err == nil

@@ -12,6 +12,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go"
 
+	"realtimehub/internal/natstest"
 	"realtimehub/internal/testkit"
 )
 
@@ -22,12 +23,7 @@ func visit(t testing.TB, dir string) *nats.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nc, err := nats.Connect("", way, nats.NoReconnect())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	return nc
+	return natstest.Connect(t, "", way, nats.NoReconnect())
 }
 
 // Other processes reach a server through the folder while it runs, and no longer. The server

@@ -2,6 +2,7 @@ package lobby
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -450,16 +451,22 @@ func (endless) Read(p []byte) (int, error) { return len(p), nil }
 func TestWhoBringsMuchLetsOthersGoOn(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	for _, size := range []int{9, 16 << 10} {
-		c := &opened{Conn: endless{}, guest: &guest{lobby: New(Config{})}}
-		var other atomic.Bool
-		go other.Store(true)
-		reads := 0
-		for ; !other.Load(); reads++ {
-			c.Read(make([]byte, size))
-		}
-		if reads > mostWork/readWork {
-			t.Errorf("it was read %d times before", reads)
-		}
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			for range 5 { // whoever lets others go on may once go on before them: the scheduler's choice
+				c := &opened{Conn: endless{}, guest: &guest{lobby: New(Config{})}}
+				var other atomic.Bool
+				go other.Store(true)
+				reads := 0
+				for ; !other.Load(); reads++ {
+					c.Read(make([]byte, size))
+				}
+				if reads <= mostWork/readWork {
+					return
+				}
+				t.Logf("it was read %d times before", reads)
+			}
+			t.Error("others had to wait each time")
+		})
 	}
 }
 

@@ -120,7 +120,13 @@ func (b *Broker) URL(i int) string {
 // Connect connects to server i, until the test ends.
 func (b *Broker) Connect(t testing.TB, i int, options ...nats.Option) *nats.Conn {
 	t.Helper()
-	nc, err := nats.Connect(b.URL(i), options...)
+	return Connect(t, b.URL(i), options...)
+}
+
+// Connect connects to the server of a URL, until the test ends. A busy machine's server may greet late.
+func Connect(t testing.TB, url string, options ...nats.Option) *nats.Conn {
+	t.Helper()
+	nc, err := nats.Connect(url, append([]nats.Option{nats.Timeout(time.Minute)}, options...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

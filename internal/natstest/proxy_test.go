@@ -35,9 +35,7 @@ func TestProxy(t *testing.T) {
 		}
 		return v
 	})
-	nc, err := nats.Connect(p.URL(), nats.Name("me"), nats.ReconnectWait(5*time.Millisecond), nats.MaxReconnects(-1))
-	is.NoErr(err)
-	defer nc.Close()
+	nc := Connect(t, p.URL(), nats.Name("me"), nats.ReconnectWait(5*time.Millisecond), nats.MaxReconnects(-1))
 	sub, err := nc.SubscribeSync("a.*")
 	is.NoErr(err)
 	for _, name := range []string{"lost", "unsent", "twice", "late", "last"} {
@@ -87,8 +85,6 @@ func TestProxy(t *testing.T) {
 func TestProxyHidesServers(t *testing.T) {
 	is := is.New(t)
 	b := Start(t, 3)
-	nc, err := nats.Connect(b.Proxies(t)[0].URL())
-	is.NoErr(err)
-	defer nc.Close()
+	nc := Connect(t, b.Proxies(t)[0].URL())
 	is.Equal(len(nc.DiscoveredServers()), 0)
 }

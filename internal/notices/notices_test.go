@@ -169,6 +169,7 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 			n.Presence("more", user(i), "online", time.Now())
 		}
 		is.True(state.Total() <= 1<<20)
+		synctest.Wait() // nothing is being put
 		b.away = false
 		n.Flush(t.Context())
 		time.Sleep(standbyTime + time.Second)

@@ -88,6 +88,20 @@ func Comes(come func() bool) bool {
 	return true
 }
 
+// Answer asks again, for a minute at most, while an error says that a busy machine was late.
+func Answer[T any](t testing.TB, late func(error) bool, ask func() (T, error)) (answer T) {
+	t.Helper()
+	var err error
+	Comes(func() bool {
+		answer, err = ask()
+		return !late(err)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
 // Buffer takes what is written, and may be read meanwhile. The zero value is empty.
 type Buffer struct {
 	mu sync.Mutex

@@ -59,9 +59,7 @@ func TestNoSubscriptionIsLost(t *testing.T) {
 			t.Parallel()
 			is := is.New(t)
 			line := &full{inside: b.Servers[0]}
-			nc, err := nats.Connect(b.URL(0), option(line), Whole, nats.MaxReconnects(-1), nats.ReconnectWait(time.Millisecond))
-			is.NoErr(err)
-			defer nc.Close()
+			nc := b.Connect(t, 0, option(line), Whole, nats.MaxReconnects(-1), nats.ReconnectWait(time.Millisecond))
 			line.now.Store(true)
 			heard, err := nc.SubscribeSync("a." + name[:4])
 			is.NoErr(err)

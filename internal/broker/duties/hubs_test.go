@@ -122,15 +122,15 @@ func TestOneHubJudges(t *testing.T) {
 		return len(page.Items)
 	}
 
-	is.NoErr(one.Keeper.Open(t.Context(), dutyOf(1, time.Hour, "a", "b")))
-	is.NoErr(one.Keeper.Open(t.Context(), dutyOf(1, time.Hour, "a", "b"))) // again, since the answer was lost
+	openDuty(t, one.Keeper, dutyOf(1, time.Hour, "a", "b"))
+	openDuty(t, one.Keeper, dutyOf(1, time.Hour, "a", "b")) // again, since the answer was lost
 	two.Keeper.Acknowledge(ackOf("a", 1))
 	for _, h := range []*hub{one, two} {
 		testkit.Eventually(t, func() bool { return h.states(t, 1) == "a acknowledged false; b owed true; " })
 	}
 
-	is.NoErr(two.Keeper.Open(t.Context(), dutyOf(2, time.Second, "a", "b")))
-	one.Keeper.Acknowledge(ackOf("b", 2))
+	one.Keeper.Acknowledge(ackOf("b", 2)) // before the deadline, however long it takes to open it
+	openDuty(t, two.Keeper, dutyOf(2, time.Second, "a", "b"))
 	testkit.Eventually(t, func() bool { return reported() == 1 })
 	for _, h := range []*hub{one, two} {
 		testkit.Eventually(t, func() bool { return h.states(t, 2) == "a reported false; b acknowledged false; " })
@@ -140,8 +140,8 @@ func TestOneHubJudges(t *testing.T) {
 	if one.judge.Load() == nil {
 		judging, other = two, one
 	}
-	is.NoErr(judging.Keeper.Open(t.Context(), dutyOf(3, time.Second, "a", "b")))
 	judging.Keeper.Acknowledge(ackOf("a", 3))
+	openDuty(t, judging.Keeper, dutyOf(3, time.Second, "a", "b"))
 	judging.stop() // what it was told is kept as it ends
 	testkit.Eventually(t, func() bool { return reported() == 2 })
 	testkit.Eventually(t, func() bool { return other.states(t, 3) == "a acknowledged false; b reported false; " })
@@ -155,7 +155,7 @@ func TestWhatTheJudgeHasYetToRead(t *testing.T) {
 	h := openHub(t, natstest.Start(t, 1), "one", outbox.NewMemory(outbox.MemoryConfig{}))
 	testkit.Eventually(t, func() bool { return h.judge.Load() != nil })
 	h.judge.Store(duty.NewJudge(h.duty)) // that has read nothing
-	is.NoErr(h.Keeper.Open(t.Context(), dutyOf(1, time.Hour, "a", "b")))
+	openDuty(t, h.Keeper, dutyOf(1, time.Hour, "a", "b"))
 	is.Equal(h.states(t, 1), "a owed true; b owed true; ")
 }
 
@@ -169,7 +169,7 @@ func TestPartsAreOne(t *testing.T) {
 	for i := range 2*mostOfPart + 1 {
 		all = append(all, fmt.Sprintf("p%05d", i))
 	}
-	is.NoErr(h.Keeper.Open(t.Context(), dutyOf(1, time.Hour, all...)))
+	openDuty(t, h.Keeper, dutyOf(1, time.Hour, all...))
 	h.Keeper.Acknowledge(ackOf(all[len(all)-1], 1))
 	at := history.Cursor{Epoch: epoch, Seq: 1}
 	testkit.Eventually(t, func() bool {
@@ -193,11 +193,10 @@ func TestPartsAreOne(t *testing.T) {
 // does each time: it has acknowledged what that one was sent, once that is told.
 func TestComesBackBeforeTheEnd(t *testing.T) {
 	t.Parallel()
-	is := is.New(t)
 	b := natstest.Start(t, 1)
 	box := outbox.NewMemory(outbox.MemoryConfig{})
 	one, two := openHub(t, b, "one", box), openHub(t, b, "two", box)
-	is.NoErr(one.Keeper.Open(t.Context(), dutyOf(1, time.Hour, "a")))
+	openDuty(t, one.Keeper, dutyOf(1, time.Hour, "a"))
 	testkit.Eventually(t, two.inUse)
 	before := ackOf("a", 1)
 	before.Connection[0] = 1

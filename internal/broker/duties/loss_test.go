@@ -60,10 +60,10 @@ func TestAMessageOfAStreamBefore(t *testing.T) {
 	is := is.New(t)
 	k := reader(t)
 	d := dutyOf(1, time.Hour, "a")
-	is.NoErr(k.Open(t.Context(), d))
+	openDuty(t, k, d)
 	read := &reading{keeper: k, moved: make(chan struct{}), judge: duty.NewJudge(k.duty)}
-	is.NoErr(read.follow(t.Context()))
-	is.NoErr(read.catchUp(t.Context()))
+	confirmed(t, func() error { return read.follow(t.Context()) })
+	confirmed(t, func() error { return read.catchUp(t.Context()) })
 	before := read.begun
 	consumer, err := k.js.OrderedConsumer(t.Context(), k.stream.Name, jetstream.OrderedConsumerConfig{FilterSubjects: []string{k.prefix + ".open.>"}})
 	is.NoErr(err)
@@ -71,7 +71,7 @@ func TestAMessageOfAStreamBefore(t *testing.T) {
 	is.NoErr(err)
 	is.NoErr(k.js.DeleteStream(t.Context(), k.stream.Name))
 	is.NoErr(k.make(t.Context(), k.js))
-	is.NoErr(read.follow(t.Context()))
+	confirmed(t, func() error { return read.follow(t.Context()) })
 	defer read.now().Stop()
 	read.take(before, late)
 	lost, _, _, _ := read.judge.KeptUpTo(0)
@@ -88,12 +88,11 @@ func TestAStreamThatIsDeletedWithTheLease(t *testing.T) {
 			is := is.New(t)
 			k := reader(t)
 			d := dutyOf(1, time.Hour, "a", "b")
-			is.NoErr(k.Open(t.Context(), d))
+			openDuty(t, k, d)
 			acknowledgeAll(t, k, 1, "a")
 			ctx, cancel := context.WithCancel(t.Context())
 			read := &reading{keeper: k, moved: make(chan struct{}), judge: duty.NewJudge(k.duty)}
-			is.NoErr(read.begin(ctx))
-			is.NoErr(read.catchUp(ctx))
+			read.readAll(t, ctx)
 			is.NoErr(k.js.DeleteStream(ctx, k.stream.Name))
 			if made {
 				is.NoErr(k.make(ctx, k.js))
@@ -125,8 +124,8 @@ func TestAPartThatIsLost(t *testing.T) {
 	})
 	is.True(k.Open(t.Context(), first) != nil)
 	second := dutyOf(1, time.Hour, all[1:]...)
-	is.NoErr(k.Open(t.Context(), second))
-	is.NoErr(k.Open(t.Context(), first)) // it is open, and stays as it is
+	openDuty(t, k, second)
+	openDuty(t, k, first) // it is open, and stays as it is
 	var owing []event.Profile
 	for _, r := range judgedBy(t, k).judge.Results("acme", first.At, []int{0, 1}, duty.Query{Limit: 2 * mostOfPart}).List {
 		owing = append(owing, r.Profile)
@@ -164,7 +163,7 @@ func TestADutyThatIsProposedIsNotOpen(t *testing.T) {
 		b.Restart(t, i)
 	}
 	awaitOpen(t, k, d)
-	is.NoErr(k.Open(t.Context(), d)) // it is open
+	openDuty(t, k, d) // it is open
 	last, err := k.stream.Last(t.Context(), k.subjectOf("acme", d.At, 0))
 	is.NoErr(err)
 	is.True(last > 0)
@@ -176,11 +175,11 @@ func TestADutyThatWouldHaveMoreParts(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	k := reader(t)
-	is.NoErr(k.Open(t.Context(), dutyOf(1, time.Hour, "a")))
+	openDuty(t, k, dutyOf(1, time.Hour, "a"))
 	var all []string
 	for i := range mostOfPart + 1 {
 		all = append(all, fmt.Sprintf("p%05d", i))
 	}
-	is.NoErr(k.Open(t.Context(), dutyOf(1, time.Hour, all...)))
+	openDuty(t, k, dutyOf(1, time.Hour, all...))
 	is.Equal(judgedBy(t, k).counts(1), map[duty.State]int{duty.Owed: 1})
 }

@@ -36,12 +36,7 @@ func judging(t *testing.T, k *Keeper, people duty.People) (judged func() bool, d
 	cfg := k.duty
 	cfg.People, cfg.Settle, cfg.Over, cfg.Early, cfg.AtOnce = people, func(context.Context) error { return nil }, k.over, k.early, judgedAtOnce
 	read.judge = duty.NewJudge(cfg)
-	if err := read.begin(reads); err != nil {
-		t.Fatal(err)
-	}
-	if err := read.catchUp(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	read.readAll(t, reads)
 	go read.judge.Run(t.Context())
 	return func() bool { return read.judge.Stats().Open == 0 }, deaf
 }
@@ -54,7 +49,7 @@ func TestAJudgeThatIsPaused(t *testing.T) {
 	is := is.New(t)
 	k := reader(t)
 	d := dutyOf(1, time.Second, "a", "b", "c")
-	is.NoErr(k.Open(t.Context(), d))
+	openDuty(t, k, d)
 	acknowledgeAll(t, k, 1, "c")
 	paused := &pause{begun: make(chan struct{}), end: make(chan struct{})}
 	pausedJudged, deaf := judging(t, k, paused)

@@ -25,7 +25,7 @@ func TestPartsOfWhichSomeAreOver(t *testing.T) {
 		all = append(all, fmt.Sprintf("p%05d", i))
 	}
 	d := dutyOf(1, time.Hour, all...)
-	is.NoErr(k.Open(t.Context(), d))
+	openDuty(t, k, d)
 	over := d.Parts(mostOfPart)[1]
 	came := duty.Results{}
 	for _, p := range over.Recipients {
@@ -67,7 +67,7 @@ func TestResultsAreBounded(t *testing.T) {
 	k.duty.Repeats = time.Hour
 	kept := func(place uint64) string {
 		d := dutyOf(place, time.Hour, "a")
-		is.NoErr(k.Open(t.Context(), d))
+		openDuty(t, k, d)
 		_, err := judgedBy(t, k).same(t.Context()) // looks at what is kept
 		is.NoErr(err)
 		judgeNow(t, k, d, duty.Results{})

@@ -31,7 +31,7 @@ func TestConnectionsThatEndWithoutDeadlines(t *testing.T) {
 	is.NoErr(err)
 	is.Equal(pending, 0)
 
-	is.NoErr(k.Open(t.Context(), dutyOf(1, time.Hour, "a")))
+	openDuty(t, k, dutyOf(1, time.Hour, "a"))
 	one := end()
 	is.True(one > 0)
 	k.lastUse.Store(&long)

@@ -36,7 +36,7 @@ func TestAcknowledgementsWithoutABreak(t *testing.T) {
 	k.Acknowledge(ackOf("a", 1))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	is.NoErr(k.Flush(ctx))
+	confirmed(t, func() error { return k.Flush(ctx) })
 	is.True(kept.Load() > 0)
 }
 
@@ -118,7 +118,7 @@ func TestWhenAnAcknowledgementWasGiven(t *testing.T) {
 	before := time.Now()
 	k.Acknowledge(ackOf("c", 2))
 	is.True(!k.words.list[0].Given.Before(before))
-	is.NoErr(k.Open(t.Context(), dutyOf(1, time.Second, "a", "b")))
+	openDuty(t, k, dutyOf(1, time.Second, "a", "b"))
 	early, late := ackOf("a", 1), ackOf("b", 1)
 	early.Given, late.Given = time.Now().Add(-time.Minute), time.Now().Add(time.Minute)
 	_, err := k.keep(t.Context(), []duty.Acknowledgement{early, late}, 1000)

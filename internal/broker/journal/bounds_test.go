@@ -94,13 +94,16 @@ func TestAKeyHasBytesOfItsOwn(t *testing.T) {
 			bytes, _ := one.bytesOf("large")
 			return bytes <= cfg.KeyBytes
 		})
-		is.NoErr(one.state1())
+		one.stateNow()
 		for _, u := range []*user{one, two} {
-			is.Equal(u.Read(t.Context(), "small", 0, head, func(list []Message) bool { return len(list) == 1 }), nil)
-			span, err := u.Span(t.Context(), "small")
-			is.NoErr(err)
+			is.Equal(u.dataOf("small", 0, head), []string{"first"})
+			span := u.spanOf("small")
 			is.Equal(span.Oldest, uint64(0)) // and it is known that nothing of it has gone
-			err = u.Read(t.Context(), "large", first.Seq, span.Last, func([]Message) bool { return true })
+			var err error
+			await(t, func() bool {
+				err = u.Read(t.Context(), "large", first.Seq, span.Last, func([]Message) bool { return true })
+				return !isBusy(err)
+			})
 			gone, ok := err.(*GoneError)
 			is.True(ok)
 			bytes, oldest := u.bytesOf("large")
@@ -141,8 +144,7 @@ func TestTheLargestKeyPays(t *testing.T) {
 		t.Logf("%d of %d bytes are left", one.bytes.Load(), cfg.Bytes)
 		is.True(one.bytes.Load() > cfg.Bytes*3/4 || cfg.Replicas == 3 && one.bytes.Load() > cfg.Bytes/2) // no more goes than has to; two at once may cut twice
 		for i := range keys {
-			span, err := one.Span(t.Context(), key(i))
-			is.NoErr(err)
+			span := one.spanOf(key(i))
 			is.Equal(span.Oldest, uint64(0))
 			bytes, first := one.bytesOf(key(i))
 			is.True(first > 0 && bytes == int64(len("first")+len(data(i))))
@@ -190,8 +192,7 @@ func TestNobodyPaysWhileTheLargestIsNotKnown(t *testing.T) {
 	close(told)
 	await(t, func() bool { return one.state1() == nil && one.bytes.Load() <= cfg.Bytes*7/8 })
 	for i := range keys {
-		span, err := one.Span(t.Context(), key(i))
-		is.NoErr(err)
+		span := one.spanOf(key(i))
 		is.Equal(span.Oldest, uint64(0))
 	}
 }
@@ -261,7 +262,7 @@ func TestOneKeyLeavesRoom(t *testing.T) {
 	refused := 0
 	for i := range 10_000 {
 		err := one.Append(t.Context(), []*Item{{Key: "large", Data: []byte(data(i))}})
-		if err != nil {
+		if err != nil && !errors.Is(err, stream.ErrUnconfirmed) { // a busy machine's broker may be late
 			is.True(errors.Is(err, ErrFull) && Refused(err))
 			refused++
 		}
@@ -270,10 +271,8 @@ func TestOneKeyLeavesRoom(t *testing.T) {
 		}
 	}
 	is.True(refused > 5000)
-	span, err := one.Span(t.Context(), "small")
-	is.NoErr(err)
+	span := one.spanOf("small")
 	is.Equal(span.Oldest, uint64(0))
-	s, err := one.state(t.Context())
-	is.NoErr(err)
+	s := one.stateNow()
 	is.True(s.Bytes > uint64(cfg.Bytes)*7/8 && s.Bytes < uint64(cfg.Bytes))
 }

@@ -15,6 +15,7 @@ import (
 
 	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/testkit"
 )
 
 // user is one process's journal, and all that it was handed.
@@ -62,11 +63,7 @@ func openAt(t *testing.T, url, node string, cfg Config) *user {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	nc, err := nats.Connect(url, nats.NoEcho(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.ReconnectBufSize(-1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
+	nc := natstest.Connect(t, url, nats.NoEcho(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.ReconnectBufSize(-1))
 	cfg.Connected = nc.IsConnected
 	j, err := Open(ctx, nc, cfg)
 	if err != nil {
@@ -79,11 +76,40 @@ func openAt(t *testing.T, url, node string, cfg Config) *user {
 
 func (u *user) attach(key string) uint64 {
 	u.t.Helper()
-	head, _, err := u.Attach(u.t.Context(), key)
-	if err != nil {
-		u.t.Fatal(err)
-	}
-	return head
+	return answered(u.t, func() (uint64, error) {
+		head, _, err := u.Attach(u.t.Context(), key)
+		return head, err
+	})
+}
+
+func (u *user) spanOf(key string) Span {
+	u.t.Helper()
+	return answered(u.t, func() (Span, error) { return u.Span(u.t.Context(), key) })
+}
+
+// dataOf is what can be read of a key after a place, up to another.
+func (u *user) dataOf(key string, after, until uint64) []string {
+	u.t.Helper()
+	return answered(u.t, func() (all []string, err error) {
+		err = u.Read(u.t.Context(), key, after, until, func(list []Message) bool {
+			for _, m := range list {
+				all = append(all, string(m.Data))
+			}
+			return true
+		})
+		return all, err
+	})
+}
+
+func (u *user) stateNow() stream.State {
+	u.t.Helper()
+	return answered(u.t, func() (stream.State, error) { return u.state(u.t.Context()) })
+}
+
+// answered asks again while a broker that is slow does not answer.
+func answered[T any](t *testing.T, ask func() (T, error)) T {
+	t.Helper()
+	return testkit.Answer(t, isBusy, ask)
 }
 
 // append appends items, again where a broker that is slow did not confirm them.
@@ -167,14 +193,7 @@ func TestAppend(t *testing.T) {
 		two.append(&Item{Key: "k", Data: []byte("q"), Pass: true})
 		is.Equal(two.seen("k"), "a c p d q")
 		one.await("k", "a c p d q")
-		var read []string
-		is.NoErr(two.Read(t.Context(), "k", 0, d.Seq, func(list []Message) bool {
-			for _, m := range list {
-				read = append(read, string(m.Data))
-			}
-			return true
-		}))
-		is.Equal(read, []string{"a", "c", "d"})
+		is.Equal(two.dataOf("k", 0, d.Seq), []string{"a", "c", "d"})
 	})
 }
 

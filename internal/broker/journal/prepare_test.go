@@ -93,7 +93,12 @@ func TestWhatCannotBePreparedInTimeIsLost(t *testing.T) {
 		one.append(item)
 		last = item.Seq
 	}
-	until(t, "it was too much", func() bool { return waiting(two, "k") == 0 })
+	until(t, "it was too much", func() bool {
+		f := two.feed("k")
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.overrun
+	})
 	one.append(it("k", "next"))
 	until(t, "the next one has come", func() bool { return waiting(two, "k") == 1 })
 	close(s.goOn)

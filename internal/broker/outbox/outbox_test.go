@@ -28,11 +28,7 @@ func alone(ctx context.Context, do func(context.Context)) {
 // open is one process's side of an outbox, until the test ends.
 func open(t testing.TB, url, prefix string, change ...func(*Config)) *Box {
 	t.Helper()
-	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.NoEcho())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
+	nc := natstest.Connect(t, url, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.NoEcho())
 	cfg := Config{Prefix: prefix, Replicas: 1, Lead: alone, Unread: func(string, uint64, error) {}, Logger: slog.New(slog.DiscardHandler)}
 	for _, c := range change {
 		c(&cfg)

@@ -3,9 +3,9 @@ package peers
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -132,7 +132,7 @@ func TestGoneAndSilent(t *testing.T) {
 	b := natstest.Start(t, 1)
 	one, dead := join(t, b, "one"), join(t, b, "dead")
 	defer one.Close()
-	_, err := one.Ask(t.Context(), "nobody", nil)
+	_, err := one.ask("nobody", "")
 	is.Equal(errorsOf(err), "gone")
 	dead.nc.Close()
 	_, err = one.Ask(t.Context(), "dead", nil)
@@ -265,21 +265,33 @@ func TestWantsAfterARestart(t *testing.T) {
 	defer one.Close()
 	defer two.Close()
 	const topics = 20
-	var counted atomic.Pointer[map[string]int]
-	counted.Store(&map[string]int{})
+	var mu sync.Mutex
+	counted, open := map[string]int{}, map[string]bool{} // by topic; open until it is answered, and may be asked for again
 	proxy.Rule(func(m *natstest.Message) natstest.Verdict {
-		if !m.FromServer && len(m.Data) > 0 && m.Data[0] == kindWant {
-			now := maps.Clone(*counted.Load())
-			now[string(m.Data)]++
-			counted.Store(&now)
+		isWant := len(m.Data) > 0 && !m.FromServer && m.Data[0] == kindWant
+		isAnswer := len(m.Data) > 0 && m.FromServer && m.Data[0] == kindSnapshot
+		if !isWant && !isAnswer {
+			return natstest.Verdict{}
 		}
+		r := &reader{b: m.Data[1:]}
+		r.bytes()
+		topic := string(r.bytes())
+		mu.Lock()
+		defer mu.Unlock()
+		if isWant && !open[topic] {
+			counted[topic]++
+		}
+		open[topic] = isWant
 		return natstest.Verdict{}
 	})
 	for n := range topics {
 		is.NoErr(two.Hold(t.Context(), fmt.Sprint("topic-", n)))
 	}
-	is.Equal(len(*counted.Load()), topics)
 	proxy.Cut()
+	mu.Lock()
+	is.Equal(len(counted), topics)
+	clear(open)
+	mu.Unlock()
 	lost := time.Now()
 	eventually(t, func() bool { return time.Since(lost) > beatEvery*2 }) // so that beats are missed
 	proxy.Mend()
@@ -293,7 +305,9 @@ func TestWantsAfterARestart(t *testing.T) {
 		before := heard()
 		eventually(t, func() bool { return heard().Sub(before) > beatEvery/2 })
 	}
-	for _, n := range *counted.Load() {
+	mu.Lock()
+	defer mu.Unlock()
+	for _, n := range counted {
 		is.Equal(n, 2) // at first, and now
 	}
 }

@@ -45,9 +45,7 @@ func TestNothingIsMadeWhileItIsUnknownWhetherABackupIsRestored(t *testing.T) {
 	proxy.Rule(func(m *natstest.Message) natstest.Verdict {
 		return natstest.Verdict{Drop: !m.FromServer && strings.HasSuffix(m.Subject, "STREAM.INFO.test"+restoringSuffix)}
 	})
-	nc, err := nats.Connect(proxy.URL())
-	is.NoErr(err)
-	defer nc.Close()
+	nc := natstest.Connect(t, proxy.URL())
 	is.True(made(t, nc) != nil)
 	js, err := jetstream.New(broker.Connect(t, 0))
 	is.NoErr(err)

@@ -41,12 +41,9 @@ func openTable(t *testing.T, url string) *tableUser {
 
 func openTableOf(t *testing.T, url string, replicas int) *tableUser {
 	t.Helper()
-	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
+	nc := natstest.Connect(t, url, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
 	u := &tableUser{nc: nc}
+	var err error
 	u.Table, err = Open(t.Context(), nc, Config{
 		Prefix: "test", Replicas: replicas, Age: time.Hour, Logger: slog.New(slog.DiscardHandler),
 		Changed: func(_ context.Context, topics []string, _ uint64) error {
@@ -100,7 +97,7 @@ func (u *tableUser) read(t *testing.T, topic string, after, until uint64) (names
 		if err == nil {
 			return names
 		}
-		if !errors.Is(err, stream.ErrUnconfirmed) && !errors.Is(err, context.DeadlineExceeded) {
+		if !isBusy(err) {
 			t.Fatal(err)
 		}
 		u.again++ // the broker is busy: on from there
@@ -141,6 +138,23 @@ func TestManyRowsAreReadWithFewQuestions(t *testing.T) {
 	for name := range stream.ConsumerNames(t.Context()).Name() {
 		t.Error(name, "is left")
 	}
+}
+
+// isBusy says whether the broker has not answered in time, and is to be asked again.
+func isBusy(err error) bool {
+	return errors.Is(err, stream.ErrUnconfirmed) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// answered asks again while a broker that is slow does not answer.
+func answered[T any](t *testing.T, ask func() (T, error)) T {
+	t.Helper()
+	return testkit.Answer(t, isBusy, ask)
+}
+
+// lookNow is Look.
+func (u *tableUser) lookNow(t *testing.T) {
+	t.Helper()
+	answered(t, func() (none struct{}, err error) { return none, u.Look(t.Context()) })
 }
 
 // Put is the table's. A broker that was too slow to say so has kept the rows, or has not: it
@@ -213,20 +227,20 @@ func TestLook(t *testing.T) {
 	}
 	from := put(one, "a", 0) - 2
 	put(one, "b", 0)
-	is.NoErr(two.Look(t.Context()))
+	two.lookNow(t)
 	is.Equal(two.changed, []string{"a", "b"})
-	is.NoErr(two.Look(t.Context()))
+	two.lookNow(t)
 	is.Equal(two.changed, []string{"a", "b"}) // nothing is new
 	put(one, "a", from)
-	is.NoErr(two.Look(t.Context()))
+	two.lookNow(t)
 	is.Equal(two.changed, []string{"a", "b", "a"})
-	is.NoErr(one.Look(t.Context()))
+	one.lookNow(t)
 
 	lose := b.Snapshot(t) // all that follows
 	testkit.Eventually(t, func() bool { return one.Look(t.Context()) == nil && two.Look(t.Context()) == nil })
 	put(one, "c", 0)
-	is.NoErr(one.Look(t.Context()))
-	is.NoErr(two.Look(t.Context()))
+	one.lookNow(t)
+	two.lookNow(t)
 	lose()
 	b.Restart(t, 0)
 	for _, u := range []*tableUser{one, two} {
@@ -242,7 +256,7 @@ func TestLook(t *testing.T) {
 	is.NoErr(err)
 	is.NoErr(js.DeleteStream(t.Context(), "test_table"))
 	for _, u := range []*tableUser{one, two} {
-		is.NoErr(u.Look(t.Context()))
+		u.lookNow(t)
 		is.Equal(u.lost, 2)
 		is.True(u.lives[2] != u.lives[1])
 	}
@@ -283,20 +297,19 @@ func TestATableThatHasGoneIsMadeAnew(t *testing.T) {
 	is.NoErr(err)
 	defer table.Close()
 	put := func() {
-		_, err := table.Put(t.Context(), "topic", "group", 0, []Row{{Name: "name", Data: []byte("x")}}, false)
+		_, err := (&tableUser{Table: table}).Put(t.Context(), "topic", "group", 0, []Row{{Name: "name", Data: []byte("x")}}, false)
 		is.NoErr(err)
 	}
 	put()
 	js, err := jetstream.New(nc)
 	is.NoErr(err)
 	is.NoErr(js.DeleteStream(t.Context(), "test_table"))
-	last, err := table.Last(t.Context(), "topic")
-	is.NoErr(err)
-	is.Equal(last, uint64(0))
+	last := func() uint64 {
+		return answered(t, func() (uint64, error) { return table.Last(t.Context(), "topic") })
+	}
+	is.Equal(last(), uint64(0))
 	is.Equal(gone, 1)
 	put()
-	last, err = table.Last(t.Context(), "topic")
-	is.NoErr(err)
-	is.True(last > 0)
+	is.True(last() > 0)
 	is.Equal(gone, 1)
 }
