@@ -10,12 +10,12 @@ import (
 // has taken what it takes.
 type Pledge struct {
 	pools *allowance.Pools // static
-	taken map[string]int64 // bytes by tenant
+	taken map[string]int64 // bytes by tenant; nil: none, as a rule
 }
 
 // NewPledge makes one that has taken nothing.
 func NewPledge(pools *allowance.Pools) *Pledge {
-	return &Pledge{pools: pools, taken: map[string]int64{}}
+	return &Pledge{pools: pools}
 }
 
 // Add takes what the duties of events will take: of those with a deadline, each for as many recipients
@@ -29,6 +29,9 @@ func (p *Pledge) Add(events []*event.Event, count func(*event.Event) int) error 
 		if !p.pools.State.Take(e.TenantID, bytes) {
 			return allowance.ErrTenant
 		}
+		if p.taken == nil {
+			p.taken = map[string]int64{}
+		}
 		p.taken[e.TenantID] += bytes
 	}
 	return nil
@@ -39,5 +42,5 @@ func (p *Pledge) Close() {
 	for tenant, bytes := range p.taken {
 		p.pools.State.Give(tenant, bytes)
 	}
-	clear(p.taken)
+	p.taken = nil
 }
