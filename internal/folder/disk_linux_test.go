@@ -1,7 +1,6 @@
 package folder
 
 import (
-	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -48,11 +47,8 @@ func (d *disk) image() string { return filepath.Join(d.memory, "image") }
 
 func mountImage(t *testing.T, image, dir string) {
 	t.Helper()
-	if _, err := os.Stat("/dev/loop-control"); err != nil {
-		t.Skip("this machine's kernel has no loop devices, which nothing can install")
-	}
-	if out, err := exec.Command("mount", "-o", "loop,errors=continue", image, dir).CombinedOutput(); err != nil {
-		hubtest.Lacks(t, "a disk's image cannot be mounted: "+string(out))
+	if err := exec.Command("mount", "-o", "loop,errors=continue", image, dir).Run(); err != nil {
+		hubtest.Lacks(t, "there is no loop device")
 	}
 	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
 }
@@ -162,11 +158,8 @@ func (d *disk) giveUp(t *testing.T) {
 	device, err := exec.Command("findmnt", "-no", "SOURCE", d.dir).Output()
 	is.NoErr(err)
 	trigger := filepath.Join("/sys/fs/ext4", filepath.Base(strings.TrimSpace(string(device))), "trigger_fs_error")
-	switch err := os.WriteFile(trigger, []byte("1"), 0); {
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.EROFS):
-		t.Skip("this machine's ext4 cannot be told to fail, which nothing can install")
-	case err != nil:
-		hubtest.Lacks(t, "ext4 cannot be told to fail: "+err.Error())
+	if err := os.WriteFile(trigger, []byte("1"), 0); err != nil {
+		hubtest.Lacks(t, "ext4 cannot be told to fail")
 	}
 }
 
