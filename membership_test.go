@@ -228,6 +228,7 @@ func TestMembersRefresh(t *testing.T) {
 	is.Equal(say("1"), 1.0)
 	service.Set(func() { service.Members = `"you"` })
 	asked := service.Questions()
+	is.Equal(asked, 1)
 	is.Equal(say("2"), 1.0) // the old answer holds
 	is.Equal(service.Questions(), asked)
 	eventually(t, func() bool { // a service that is slow is asked again
