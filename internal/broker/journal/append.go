@@ -61,8 +61,7 @@ func (j *Journal) Append(ctx context.Context, items []*Item) error {
 	for _, it := range again {
 		it.becomes(first[keyID{it.Key, it.ID}])
 	}
-	j.describeFirsts(ctx, items)
-	return nil
+	return j.describeFirsts(ctx, items)
 }
 
 func (it *Item) becomes(first *Item) {
@@ -309,18 +308,18 @@ func (j *Journal) findKnown(ctx context.Context, items []*Item) error {
 	return err
 }
 
-// describeFirsts learns of duplicates when their first came, and whether it was kept;
-// where that cannot be learned now, their place is all there is to tell.
-func (j *Journal) describeFirsts(ctx context.Context, items []*Item) {
+// describeFirsts learns of duplicates when their first came, and whether it was kept. Of one that has
+// gone the place is all there is to tell. ErrUnconfirmed: one cannot be read now.
+func (j *Journal) describeFirsts(ctx context.Context, items []*Item) error {
 	for _, it := range items {
 		if !it.Duplicate || !it.At.IsZero() || it.Seq == 0 {
 			continue
 		}
 		msg, err := j.stream.At(ctx, it.Seq)
 		if err != nil {
-			return
+			return errors.Join(stream.ErrUnconfirmed, err)
 		}
-		if msg == nil { // it has gone, its place is known
+		if msg == nil {
 			continue
 		}
 		first := j.messageOf(msg)
@@ -329,4 +328,5 @@ func (j *Journal) describeFirsts(ctx context.Context, items []*Item) {
 			it.Seq = 0
 		}
 	}
+	return nil
 }

@@ -1,9 +1,11 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/matryer/is"
@@ -136,4 +138,28 @@ func TestADuplicateOfWhatAReplicaLacks(t *testing.T) {
 	is.Equal(again.Seq, first.Seq)
 	is.Equal(again.First, first.Data)
 	is.True(!again.At.IsZero())
+}
+
+// Whoever repeats what is there is not told another time than the first's where that cannot be read
+// now, but that it is to be asked again.
+func TestADuplicateWhoseFirstCannotBeRead(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	proxy := b.Proxies(t)[0]
+	one, two := open(t, b, 0, "one", settings), openAt(t, proxy.URL(), "two", settings)
+	first, again := it("k", "a"), it("k", "b")
+	first.ID, again.ID = "id", "id"
+	one.append(first)
+	var down atomic.Bool
+	down.Store(true)
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		v.Drop = down.Load() && !m.FromServer && (strings.Contains(m.Subject, "DIRECT.GET") || strings.Contains(m.Subject, "MSG.GET"))
+		return v
+	})
+	is.True(errors.Is(two.Append(t.Context(), []*Item{again}), stream.ErrUnconfirmed))
+	down.Store(false)
+	two.append(again)
+	is.True(again.Duplicate)
+	is.Equal(again.First, first.Data)
 }
