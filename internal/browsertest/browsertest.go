@@ -8,6 +8,7 @@
 package browsertest
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"os/exec"
@@ -97,14 +98,26 @@ func Tab(t testing.TB, browser context.Context, url string, expected ...string) 
 	var once sync.Once
 	closeTab = func() { once.Do(func() { chromedp.Cancel(page); cancel() }) }
 	t.Cleanup(closeTab)
+	complains := func(text string) {
+		if !slices.ContainsFunc(expected, func(part string) bool { return strings.Contains(text, part) }) {
+			t.Errorf("%s: %s", url, text)
+		}
+	}
 	chromedp.ListenTarget(page, func(event any) {
 		switch e := event.(type) {
 		case *runtime.EventExceptionThrown:
 			t.Errorf("%s: exception: %v", url, e.ExceptionDetails)
 		case *log.EventEntryAdded:
-			isExpected := func(text string) bool { return strings.Contains(e.Entry.Text, text) }
-			if e.Entry.Level == log.LevelError && !strings.HasSuffix(e.Entry.URL, "/favicon.ico") && !slices.ContainsFunc(expected, isExpected) {
-				t.Errorf("%s: %s", url, e.Entry.Text)
+			if e.Entry.Level == log.LevelError && !strings.HasSuffix(e.Entry.URL, "/favicon.ico") {
+				complains(e.Entry.Text)
+			}
+		case *runtime.EventConsoleAPICalled:
+			if e.Type == runtime.APITypeError {
+				var words []string
+				for _, arg := range e.Args {
+					words = append(words, cmp.Or(string(arg.Value), arg.Description))
+				}
+				complains(strings.Join(words, " "))
 			}
 		}
 	})

@@ -148,10 +148,13 @@ func WithIDs(t testing.TB, body string, answer map[string]any) string {
 // is slow takes longer than a call waits.
 func (h *Hub) Changes(t testing.TB, method, path, body string, headers ...string) {
 	t.Helper()
-	var status int
-	for deadline := time.Now().Add(time.Minute); status != http.StatusNoContent; {
-		if status, _ = h.Do(t, method, path, body, headers...); status != http.StatusNoContent && time.Now().After(deadline) {
-			t.Fatalf("%s %s: %d", method, path, status)
+	for deadline := time.Now().Add(time.Minute); ; {
+		status, answer := h.Do(t, method, path, body, headers...)
+		if status == http.StatusNoContent {
+			return
+		}
+		if status != http.StatusServiceUnavailable || time.Now().After(deadline) {
+			t.Fatalf("%s %s: %d %v", method, path, status, answer)
 		}
 	}
 }

@@ -292,6 +292,10 @@ func (c *CutClient) read(conn net.Conn, ready *sync.WaitGroup) (again bool) {
 	if err != nil {
 		return true
 	}
+	if res.StatusCode != http.StatusOK {
+		c.Fault = fmt.Errorf("a stream is answered %s", res.Status)
+		return false
+	}
 	c.reader.Reset(res.Body)
 	for {
 		conn.SetReadDeadline(time.Now().Add(cmp.Or(c.Patience, 30*time.Second)))

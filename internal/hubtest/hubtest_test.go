@@ -4,6 +4,9 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -89,6 +92,36 @@ type reports struct {
 }
 
 func (r *reports) Errorf(string, ...any) { r.faults++ }
+
+// A hub that has failed fails the test, whoever ends it afterwards.
+func TestAHubThatFailedIsNoticed(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		return // which has neither the script nor SIGTERM
+	}
+	for name, tc := range map[string]struct {
+		script string
+		end    func(*Program)
+		faults int
+	}{
+		"before it is killed":  {"echo $listening; exit 2", func(p *Program) { <-p.ended; p.Kill() }, 1},
+		"before it is stopped": {"echo $listening; exit 2", func(p *Program) { <-p.ended; p.Stop() }, 1},
+		"before the test ends": {"echo $listening; exit 2", func(p *Program) { <-p.ended }, 1},
+		"as it is stopped":     {"sleep 60 2>&- & trap 'kill $!; exit 2' TERM; echo $listening; wait", func(p *Program) { p.Stop() }, 1},
+		"as it was to":         {"echo $listening; exit 1", func(p *Program) { p.Wait() }, 0},
+		"not: it is killed":    {"echo $listening; exec sleep 600", func(p *Program) { p.Kill() }, 0},
+		"not: it is stopped":   {"sleep 60 2>&- & trap 'kill $!; exit 0' TERM; echo $listening; wait", func(p *Program) { p.Stop() }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			script := filepath.Join(t.TempDir(), "hub")
+			is.New(t).NoErr(os.WriteFile(script, []byte("#!/bin/sh\nexec >&2\nlistening='msg=listening url=http://127.0.0.1:1'\n"+tc.script+"\n"), 0o755))
+			r := &reports{TB: t}
+			p := StartBinary(r, script)
+			tc.end(p)
+			p.cleanup(r)
+			is.New(t).Equal(r.faults, tc.faults)
+		})
+	}
+}
 
 // What is not in the contract fails a test, whichever way it is seen.
 func TestTrafficIsChecked(t *testing.T) {

@@ -30,8 +30,11 @@ type Program struct {
 
 	process *os.Process
 	wait    func() *os.ProcessState
-	asked   atomic.Bool // the test has ended it, or waited for its end
-	late    atomic.Bool // it had to be killed
+	ended   chan struct{} // closed once it has ended
+	asked   atomic.Bool   // the test has ended it, or waited for its end
+	told    atomic.Bool   // the test has sent it a signal to end
+	failed  atomic.Bool   // it had failed before, or failed then
+	late    atomic.Bool   // it had to be killed
 }
 
 // Start starts the hub on a free port of loopback, with the default settings but for
@@ -143,10 +146,10 @@ func StartBinary(t testing.TB, binary string, settings ...string) *Program {
 		t.Fatal(err)
 	}
 	w.Close()
-	p := &Program{PID: cmd.Process.Pid, Logs: new(testkit.Buffer), process: cmd.Process}
-	listening, read := make(chan string, 1), make(chan struct{})
+	p := &Program{PID: cmd.Process.Pid, Logs: new(testkit.Buffer), process: cmd.Process, ended: make(chan struct{})}
+	listening := make(chan string, 1)
 	go func() {
-		defer close(read)
+		defer close(p.ended)
 		for lines := bufio.NewReader(logs); ; {
 			line, err := lines.ReadString('\n')
 			p.Logs.Write([]byte(line))
@@ -159,7 +162,7 @@ func StartBinary(t testing.TB, binary string, settings ...string) *Program {
 		}
 	}()
 	p.wait = sync.OnceValue(func() *os.ProcessState {
-		<-read
+		<-p.ended
 		cmd.Wait()
 		logs.Close()
 		return cmd.ProcessState
@@ -167,7 +170,7 @@ func StartBinary(t testing.TB, binary string, settings ...string) *Program {
 	t.Cleanup(func() { p.cleanup(t) })
 	select {
 	case p.URL = <-listening:
-	case <-read:
+	case <-p.ended:
 		t.Fatalf("the hub does not start:\n%s", p.Logs)
 	case <-time.After(time.Minute):
 		t.Fatalf("the hub does not listen:\n%s", p.Logs)
@@ -179,14 +182,13 @@ func StartBinary(t testing.TB, binary string, settings ...string) *Program {
 	return p
 }
 
-// cleanup ends the program. One that nobody has ended before must end well, and soon.
+// cleanup ends the program, which must not have failed before, and must end well and soon.
 func (p *Program) cleanup(t testing.TB) {
 	asked := p.asked.Load()
 	state := p.Stop()
 	if p.late.Load() {
 		t.Errorf("the hub did not end within a minute:\n%s", p.Logs)
-	}
-	if !asked && !p.late.Load() && runtime.GOOS != "windows" && state.ExitCode() != 0 { // Windows has no SIGTERM
+	} else if p.failed.Load() || !asked && failed(state) {
 		t.Errorf("the hub ended with %v:\n%s", state, p.Logs)
 	}
 	if strings.Contains(p.Logs.String(), "WARNING: DATA RACE") {
@@ -197,13 +199,35 @@ func (p *Program) cleanup(t testing.TB) {
 	}
 }
 
+// failed says that a program that nobody has killed ended badly.
+func failed(state *os.ProcessState) bool {
+	return runtime.GOOS != "windows" && state.ExitCode() != 0 // Windows has no SIGTERM
+}
+
 // lastLines are of a hub's log, which may help to see why a test has failed.
 const lastLines = 40
 
-// Signal sends a signal to the program.
+// Signal sends a signal to the program. The test fails if it has failed before one that ends it.
 func (p *Program) Signal(s syscall.Signal) {
+	if s == syscall.SIGTERM {
+		p.isToEnd()
+	}
 	if p.process.Signal(s) != nil && s == syscall.SIGTERM {
 		p.process.Kill() // it is over, or this is Windows
+	}
+}
+
+// isToEnd notes that the test ends the program, and says whether it is the first to.
+func (p *Program) isToEnd() (first bool) {
+	if p.asked.Load() || p.told.Swap(true) {
+		return false
+	}
+	select {
+	case <-p.ended:
+		p.failed.Store(failed(p.wait()))
+		return false
+	default:
+		return true
 	}
 }
 
@@ -213,20 +237,27 @@ func (p *Program) Wait() *os.ProcessState {
 	return p.wait()
 }
 
-// Stop ends the program as SIGTERM does, and waits for its end. After a minute the program
-// is killed, and the test fails.
+// Stop ends the program as SIGTERM does, and waits for its end. The test fails if the program
+// does not end well then, or not within a minute, after which it is killed.
 func (p *Program) Stop() *os.ProcessState {
+	first := p.isToEnd()
 	p.Signal(syscall.SIGTERM)
 	kill := time.AfterFunc(time.Minute, func() {
 		p.late.Store(true)
 		p.process.Kill()
 	})
 	defer kill.Stop()
-	return p.Wait()
+	state := p.Wait()
+	if first && failed(state) {
+		p.failed.Store(true)
+	}
+	return state
 }
 
-// Kill ends the program as SIGKILL does, and waits for its end.
+// Kill ends the program as SIGKILL does, and waits for its end. The test fails if it has failed
+// before.
 func (p *Program) Kill() {
+	p.isToEnd()
 	p.process.Kill()
 	p.Wait()
 }

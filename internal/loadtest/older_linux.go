@@ -76,9 +76,11 @@ func (b *bench) postTurns(name string) (turn func() (float64, error), end func()
 	var p *poster
 	return func() (float64, error) {
 		if p == nil { // a hub closes connections on which nothing is asked soon
-			if p, stop, err = newPoster(s.addr.String()); err != nil {
+			made, close, err := newPoster(s.addr.String())
+			if err != nil {
 				return 0, err
 			}
+			p, stop = made, close
 		}
 		if err := c.settle(0); err != nil {
 			return 0, err

@@ -164,20 +164,23 @@ func warmedUp(t *testing.T, a attack, r *result, binary string) *scene {
 	return s
 }
 
-// happened holds that the attack was one: it did something, and what was refused was not
+// happened holds that the attack was one: it met what it was to, and what was refused was not
 // refused for a mistake of its own.
 func (a attack) happened(t *testing.T, tally map[string]int) {
 	mistakes := []string{"403", "404", "405", "415"}
 	if !a.unproven {
 		mistakes = append(mistakes, "401")
 	}
+	if !a.wrong {
+		mistakes = append(mistakes, "400")
+	}
 	for outcome := range tally {
 		if status, _, _ := strings.Cut(outcome, " "); slices.Contains(mistakes, status) {
 			t.Errorf("this is no attack: %s", outcome)
 		}
 	}
-	if len(tally) == 0 {
-		t.Error("this is no attack: it did nothing")
+	if tally[a.meets] == 0 {
+		t.Errorf("this is no attack: of %v none was %q", tally, a.meets)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/sse"
 )
@@ -32,8 +34,10 @@ type attack struct {
 	// beside is done before the attack, in the tenant that does nothing or in others;
 	// after it, after.
 	beside   func(t *testing.T, s *scene) (after func())
-	unproven bool // its credential is to be refused
-	broker   bool // who publishes has to wait for a broker, which knows of no tenants
+	unproven bool   // its credential is to be refused
+	broker   bool   // who publishes has to wait for a broker, which knows of no tenants
+	wrong    bool   // what it sends is to be refused
+	meets    string // an outcome without which it was no attack
 }
 
 // scene is who is there.
@@ -44,21 +48,21 @@ type scene struct {
 
 // attacks are all that is known, by name.
 var attacks = map[string]attack{
-	"exclude_ids":       {do: excludeIDs},
-	"wrong_items":       {do: wrongItems},
-	"unread_pages":      {do: unreadPages},
-	"unread_files":      {do: unreadFiles, unproven: true},
-	"ids":               {do: ids, settings: fewerIDs, beside: paidOnce},
-	"histories":         {do: largeHistory, beside: manySmall},
-	"histories_on_nats": {do: largeHistory, beside: fewSmall, settings: onNATS, broker: true},
-	"watch_lists":       {do: watchLists},
-	"metadata":          {do: metadata},
-	"memberships":       {do: memberships},
-	"open_bodies":       {do: openBodies},
-	"unread_streams":    {do: unreadStreams, beside: slowReader},
-	"resets":            {do: resets},
-	"polls":             {do: polls},
-	"junk_tokens":       {do: junkTokens, settings: manyKeys, unproven: true},
+	"exclude_ids":       {do: excludeIDs, meets: "202"},
+	"wrong_items":       {do: wrongItems, wrong: true, meets: "400 InvalidField"},
+	"unread_pages":      {do: unreadPages, meets: "200"},
+	"unread_files":      {do: unreadFiles, unproven: true, meets: "asked"},
+	"ids":               {do: ids, settings: fewerIDs, beside: paidOnce, meets: "202"},
+	"histories":         {do: largeHistory, beside: manySmall, meets: "202"},
+	"histories_on_nats": {do: largeHistory, beside: fewSmall, settings: onNATS, broker: true, meets: "202"},
+	"watch_lists":       {do: watchLists, meets: "204"},
+	"metadata":          {do: metadata, meets: "stream"},
+	"memberships":       {do: memberships, meets: "204"},
+	"open_bodies":       {do: openBodies, meets: "body"},
+	"unread_streams":    {do: unreadStreams, beside: slowReader, meets: "202"},
+	"resets":            {do: resets, meets: "reset"},
+	"polls":             {do: polls, meets: "204"},
+	"junk_tokens":       {do: junkTokens, settings: manyKeys, unproven: true, meets: "401 InvalidToken"},
 }
 
 // Sizes of what is sent: as much as a hub takes by default.
@@ -67,19 +71,19 @@ const (
 	largePayload = 60_000
 )
 
-// excludeIDs has events kept that exclude thousands of ids: of no connection, and of
+// excludeIDs has events kept that exclude as many ids as one may: of no connection, and of
 // what could be some.
 func excludeIDs(a *attacker) {
 	body := func(id string) []byte {
-		list := make([]string, 9_900)
+		list := make([]string, event.MaxExcludedIDs)
 		for i := range list {
 			list[i] = fmt.Sprintf(id, i)
 		}
 		text, _ := json.Marshal(list)
 		return fmt.Appendf(nil, `{"tenantId":%q,"type":"load.test","payload":1,"target":{"kind":"tenant","exclude":{"connectionIds":%s}}}`, evil, text)
 	}
-	none, some := body("%0100d"), body("019a0000-0000-7000-8000-%012x")
-	a.each(240, 60, 8, func(i int) {
+	none, some := body("00000000-0000-0000-0000-%012x"), body("019a0000-0000-7000-8000-%012x")
+	a.each(2_400, 600, 8, func(i int) {
 		if i%8 == 0 {
 			a.post("/v1/events", some)
 		} else {
@@ -158,19 +162,24 @@ func fewerIDs(*testing.T) []string {
 	return []string{fmt.Sprint("REALTIME_DEDUPE_IDS=", manyIDs)}
 }
 
-// paidOnce publishes an event that must not be delivered twice, and repeats it.
+// paidOnce publishes an event that must not be delivered twice, and repeats it; and then another,
+// which comes after whatever else does.
 func paidOnce(t *testing.T, s *scene) func() {
-	pay := func() bool {
-		duplicate, err := s.well.publish(t.Context(), order, paid, "user:0", 17)
+	pay := func(n int) bool {
+		duplicate, err := s.well.publish(t.Context(), fmt.Sprintf("order-%d-paid", n), paid, "user:0", n)
 		if err != nil {
 			t.Error(err)
 		}
 		return duplicate
 	}
-	pay()
+	pay(17)
 	return func() {
-		if !pay() {
-			t.Errorf("%s was forgotten, and is delivered twice", order)
+		if !pay(17) {
+			t.Error("an order was forgotten")
+		}
+		pay(18)
+		if orders := s.well.ordersUntil(18); !slices.Equal(orders, []int{17, 18}) {
+			t.Errorf("of the orders 17 and 18 came %v", orders)
 		}
 	}
 }

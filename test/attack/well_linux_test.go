@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,8 +23,7 @@ const (
 	wellRate    = 50                // events a second, to all of them
 	patience    = 15 * time.Second  // for an answer, or an event
 	tick        = "well.tick"       // what is published
-	order       = "order-17-paid"   // an id that is to be recognised
-	paid        = "well.order.paid" // the type of its event
+	paid        = "well.order.paid" // the type of an event that must come once
 )
 
 // bystander is the tenant that does nothing to anybody: it publishes to its own streams.
@@ -39,7 +39,7 @@ type bystander struct {
 	// Guarded by mu.
 	waits  []time.Duration // from when an event was due until a stream had it
 	got    [wellStreams]int
-	orders int      // how often the order's event came to the first stream
+	orders []int    // that came to the first stream
 	faults []string // what it noticed of others
 }
 
@@ -116,8 +116,13 @@ func (b *bystander) follow(ctx context.Context, i int, events *sse.Reader) {
 				b.notice("stream %d: event %d came where %d was to", i, event.Payload, want)
 			}
 		case e.Type == paid && i == 0:
+			var event struct{ Payload int }
+			if err := json.Unmarshal([]byte(e.Data), &event); err != nil {
+				b.notice("stream %d: %v in %.100s", i, err, e.Data)
+				return
+			}
 			b.mu.Lock()
-			b.orders++
+			b.orders = append(b.orders, event.Payload)
 			b.mu.Unlock()
 		case e.Type == "hub.gap" || e.Type == "hub.closing":
 			b.notice("stream %d: %s %s", i, e.Type, e.Data)
@@ -172,24 +177,27 @@ func (b *bystander) publish(ctx context.Context, id, kind, profile string, paylo
 
 // run publishes until ctx ends, waits until all streams have all of it, and says how
 // long an event took, in 99 of 100 cases at most. Who publishes late, because the event
-// before was not answered yet, is late: the time begins when the event was due.
+// before was not answered yet, is late: the time begins when the event was due. So all is
+// published that was due before ctx ended.
 func (b *bystander) run(ctx context.Context) (p99 time.Duration) {
 	b.mu.Lock()
 	b.waits = b.waits[:0]
 	b.mu.Unlock()
 	begun := time.Now()
+	var end atomic.Int64 // when ctx ended, in nanoseconds since
+	defer context.AfterFunc(ctx, func() { end.Store(int64(time.Since(begun))) })()
 	for i := 0; ; i++ {
-		due := begun.Add(time.Duration(i) * time.Second / wellRate)
+		due := time.Duration(i) * time.Second / wellRate
 		select {
 		case <-ctx.Done():
-		case <-time.After(time.Until(due)):
+		case <-time.After(time.Until(begun.Add(due))):
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil && int64(due) >= end.Load() {
 			break
 		}
 		n := b.published
 		b.mu.Lock()
-		b.due = append(b.due, due)
+		b.due = append(b.due, begun.Add(due))
 		b.mu.Unlock()
 		if _, err := b.publish(context.WithoutCancel(ctx), fmt.Sprint("tick-", n), tick, "", n); err != nil {
 			b.notice("event %d: %v", n, err)
@@ -206,6 +214,18 @@ func (b *bystander) run(ctx context.Context) (p99 time.Duration) {
 	}
 	slices.Sort(b.waits)
 	return b.waits[len(b.waits)*99/100]
+}
+
+// ordersUntil waits for an order, and returns all that have come.
+func (b *bystander) ordersUntil(last int) []int {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		b.mu.Lock()
+		orders := slices.Clone(b.orders)
+		b.mu.Unlock()
+		if slices.Contains(orders, last) || time.Now().After(end) {
+			return orders
+		}
+	}
 }
 
 // settle waits until each stream has had all events.

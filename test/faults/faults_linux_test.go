@@ -238,13 +238,16 @@ func history(t *testing.T, seed uint64, all []fault, binaries []string) {
 
 	say("never answered", l.unanswered())
 
-	findings := append(judgeAll(r), others...)
 	var answers []string
 	l.answers.Range(func(key, n any) bool {
 		answers = append(answers, fmt.Sprintf("%s ×%d", key, n.(*atomic.Int64).Load()))
+		if slices.Contains(strings.Fields(key.(string)), "500") {
+			say("a hub failed", answers[len(answers)-1:])
+		}
 		return true
 	})
 	slices.Sort(answers)
+	findings := append(judgeAll(r), others...)
 	sights := map[string]int{}
 	for _, t := range r.trails {
 		for _, s := range t.sights {

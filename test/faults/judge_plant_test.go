@@ -198,6 +198,11 @@ func TestJudge(t *testing.T) {
 			}
 			s.insert(s.sightOf("e7"), sight{at: s.at(6.5), what: connecting, id: "c2"}, sight{at: s.at(6.5), what: ready, said: "partial"}, sight{at: s.at(6.6), what: gap, id: "c2", said: "expired"})
 		}, nil},
+		"what is missing is not told": {func(s *scene) {
+			s.goneUntil("c5", "e3", "e4", "e5")
+			i := slices.IndexFunc(s.t.sights, func(x sight) bool { return x.what == gap })
+			s.t.sights = slices.Delete(s.t.sights, i, i+1)
+		}, []string{"lost", "partial, and no gap"}},
 		"and what was for others is lost": {func(s *scene) {
 			s.comesAndGoes(40)
 			s.cut("e7")

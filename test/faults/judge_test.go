@@ -121,9 +121,9 @@ func (j *judge) batches(list []*event) {
 func (j *judge) follow(t *trail) {
 	list := j.ordered[t.tenant]
 	seen := map[string]bool{}
-	last, excused := -1, -1    // indices in list: of what came, and up to where a gap was told
-	var first, asked time.Time // when it was there first; when it last asked for a stream
-	resumed := ""
+	last, excused := -1, -1         // indices in list: of what came, and up to where a gap was told
+	var first, asked time.Time      // when it was there first; when it last asked for a stream
+	resumed, lacking := "", false   // it has said that it is partial, and has not told of what
 	short := map[string]time.Time{} // of rooms: what was said before is excused
 	tell := func(i int, what string, about []*event, format string, args ...any) {
 		f := finding{what: what, text: fmt.Sprintf(format, args...), trail: t, sight: i}
@@ -144,7 +144,7 @@ func (j *judge) follow(t *trail) {
 	for i, s := range t.sights {
 		switch s.what {
 		case connecting:
-			resumed, asked = s.id, s.at
+			resumed, asked, lacking = s.id, s.at, false
 			if at, ok := j.cursors[s.id]; ok && at < last {
 				tell(i, "a place that went back", list[at:last], "it has the place of %s, and had %s", list[at], list[last])
 			}
@@ -152,6 +152,7 @@ func (j *judge) follow(t *trail) {
 			if s.said == "fresh" && resumed != "" {
 				tell(i, "fresh though it resumed", nil, "from %s", resumed)
 			}
+			lacking = s.said == "partial"
 			if first.IsZero() {
 				first = s.at
 				for last+1 < len(list) && !list[last+1].acked.IsZero() && list[last+1].acked.Before(asked) {
@@ -162,6 +163,7 @@ func (j *judge) follow(t *trail) {
 			if s.said == "slow" {
 				continue // of what is not kept
 			}
+			lacking = false
 			from := last
 			if at, ok := j.cursors[resumed]; ok {
 				from = max(from, at)
@@ -200,6 +202,10 @@ func (j *judge) follow(t *trail) {
 				continue
 			}
 			seen[s.id] = true
+			if lacking {
+				tell(i, "partial, and no gap", []*event{e}, "from %s", resumed)
+				lacking = false
+			}
 			if at < last {
 				tell(i, "out of order", []*event{e, list[last]}, "%s after %s", e, list[last])
 				continue

@@ -132,8 +132,8 @@ func (f *flood) publish(n int) {
 				f.quiet = max(f.quiet, now.Sub(f.last))
 			}
 			f.last = now
-		} else if res.StatusCode == http.StatusServiceUnavailable && answer.Code != "Draining" && (answer.Code != "Unconfirmed" || answer.ID != fmt.Sprint("flood-", n)) {
-			f.fault = fmt.Errorf("%s", text)
+		} else if res.StatusCode != http.StatusServiceUnavailable || answer.Code != "Draining" && (answer.Code != "Unconfirmed" || answer.ID != fmt.Sprint("flood-", n)) {
+			f.fault = fmt.Errorf("%s %s", res.Status, text)
 		}
 		f.mu.Unlock()
 		if res.StatusCode == http.StatusAccepted {

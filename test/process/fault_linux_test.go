@@ -252,7 +252,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	p, _ := twoHubs(t, "REALTIME_DRAIN=1h")
 	hubtest.Subscribe(t, p.Addr, "a")
 	hubtest.Subscribe(t, p.Addr, "b")
-	syscall.Kill(p.PID, syscall.SIGTERM)
+	p.Signal(syscall.SIGTERM)
 	for {
 		res, err := hubtest.CheckedClient(t, nil).Get("http://" + p.Addr + "/readyz")
 		is.NoErr(err)
