@@ -180,3 +180,29 @@ func TestFloorsOfBlackBoxes(t *testing.T) {
 		t.Error("no package was found under test/")
 	}
 }
+
+// namedIn finds names in docs/inside.md that are said to be in a file of ours.
+var namedIn = regexp.MustCompile("((?:`\\w+`(?:, | and )?)+) in \\[[^\\]]*\\]\\(\\.\\./([^)]+\\.go)\\)")
+
+// What docs/inside.md says where to look for is there.
+func TestFloorsNameWhatIsThere(t *testing.T) {
+	text, err := os.ReadFile("docs/inside.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := namedIn.FindAllSubmatch(text, -1)
+	if len(all) < 10 {
+		t.Fatalf("docs/inside.md says of %d files what is in them", len(all))
+	}
+	for _, m := range all {
+		file, err := os.ReadFile(string(m[2]))
+		if err != nil {
+			t.Error(err)
+		}
+		for _, name := range strings.FieldsFunc(string(m[1]), func(r rune) bool { return strings.ContainsRune("`, ", r) }) {
+			if name != "and" && !regexp.MustCompile(`(?m)^(func (\([^)]*\) )?|type )`+name+`\b`).Match(file) {
+				t.Errorf("docs/inside.md: %s is not in %s", name, m[2])
+			}
+		}
+	}
+}
