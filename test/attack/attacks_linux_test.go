@@ -20,7 +20,6 @@ import (
 	"testing"
 	"time"
 
-	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/sse"
 )
@@ -69,13 +68,14 @@ var attacks = map[string]attack{
 const (
 	largeBody    = 1 << 20
 	largePayload = 60_000
+	mostExcluded = 1_000 // connections, that a target leaves out
 )
 
 // excludeIDs has events kept that exclude as many ids as one may: of no connection, and of
 // what could be some.
 func excludeIDs(a *attacker) {
 	body := func(id string) []byte {
-		list := make([]string, event.MaxExcludedIDs)
+		list := make([]string, mostExcluded)
 		for i := range list {
 			list[i] = fmt.Sprintf(id, i)
 		}
