@@ -73,24 +73,28 @@ func TestReliefIsToldByNumber(t *testing.T) {
 		s.until(t, "event: hub.ready\n", "hub.closing")
 		return s
 	}
-	var all []*bareStream
-	for i := range stalled {
-		all = append(all, open(fmt.Sprint("stalled:", i)))
-	}
 	reader := open("reader")
 	client := hubtest.CheckedClient(t, &http.Transport{DisableKeepAlives: true})
-	filler := strings.Repeat("x", size)
-	for n := range 12 {
-		var lines strings.Builder
+	var lines strings.Builder // an event of its own for each
+	for i := range stalled {
+		fmt.Fprintf(&lines, `{"tenantId":"acme","type":"a.b","payload":"%s","target":{"kind":"profile","profiles":["stalled:%d"]}}`+"\n", strings.Repeat("x", size), i)
+	}
+	var all []*bareStream
+	tries := 0
+	for ; !strings.Contains(p.Logs.String(), "memory budget"); tries++ {
+		is.True(tries < 5) // a machine is not so slow each time that they end before, as they take nothing for 12 s
 		for i := range stalled {
-			fmt.Fprintf(&lines, `{"tenantId":"acme","type":"a.b","payload":%q,"target":{"kind":"profile","profiles":["stalled:%d"]}}`+"\n", filler, i)
+			all = append(all, open(fmt.Sprint("stalled:", i)))
 		}
-		fmt.Fprintf(&lines, `{"tenantId":"acme","type":"a.b","payload":"mark-%d.","target":{"kind":"profile","profiles":["reader"]}}`+"\n", n)
-		res, err := client.Post("http://"+p.Addr+"/v1/events", "application/x-ndjson", strings.NewReader(lines.String()))
-		is.NoErr(err)
-		io.Copy(io.Discard, res.Body)
-		res.Body.Close()
-		reader.until(t, fmt.Sprintf("mark-%d.", n), "hub.closing")
+		for n := range 12 {
+			mark := fmt.Sprintf("mark-%d-%d.", tries, n)
+			last := fmt.Sprintf(`{"tenantId":"acme","type":"a.b","payload":%q,"target":{"kind":"profile","profiles":["reader"]}}`, mark)
+			res, err := client.Post("http://"+p.Addr+"/v1/events", "application/x-ndjson", strings.NewReader(lines.String()+last+"\n"))
+			is.NoErr(err)
+			io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+			reader.until(t, mark, "hub.closing")
+		}
 	}
 	for _, s := range all {
 		s.Close()
@@ -101,6 +105,6 @@ func TestReliefIsToldByNumber(t *testing.T) {
 	is.True(strings.Contains(logs, "memory budget"))
 	is.True(strings.Contains(logs, "budget=8388608"))
 	is.True(strings.Contains(logs, `msg="streams cut" reason=slow streams=`))
-	is.True(strings.Count(logs, "level=WARN") < stalled/2) // not a line a stream
+	is.True(strings.Count(logs, "level=WARN") < tries*stalled/2) // not a line a stream
 	is.True(!strings.Contains(logs, "tenant=acme"))
 }
