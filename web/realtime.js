@@ -34,7 +34,8 @@ const MOST_IN_ADDRESS = 2000; // characters of a list; proxies take 8 KiB of all
 const MOST_ASKED = 40; // profiles at once, for the same reason
 const REMEMBERED = 2000; // events, to know repeats by
 const HELD_MS = 60_000; // an event without a deadline that is not handled, before what follows counts
-const LATE_MS = 2000; // after its deadline one with a deadline, since clocks differ
+const LATE_MS = 2000; // after its deadline one with a deadline: the hub may count what is handled until then
+const DRIFT = 1.001; // what two clocks that go right may differ in, and more
 const TELL_MS = 100; // between two times that a tab says how far it is
 const KEPT = 1 << 20; // characters of batches, for a sibling that missed some
 
@@ -170,6 +171,7 @@ class Door {
   #failing = new Set(); // what was complained of, and has not gone well since
   skew = 0; // what the hub's clock is ahead of ours, ms
   id = newID(); // by which the hub knows polls of one client
+  deadlines = new Deadlines();
 
   constructor(options) {
     this.#options = options;
@@ -547,12 +549,24 @@ const IDLE = {
 };
 const wants = ({ types }, type) => !types || types.some((pattern) => matches(pattern, type));
 
-/** When an event with a deadline is over, handled or not, by our clock; undefined without a deadline. */
-function dueAt(data, skew) {
-  if (!data.includes('"deadline"')) return undefined;
-  const { deadline, timestamp } = parsed(data) ?? {};
-  const [, n, unit] = /^(\d+)(h|m|s|ms)$/.exec(deadline) ?? [];
-  return n && (Date.parse(timestamp) || Date.now() + skew) + Number(n) * { h: 3_600_000, m: 60_000, s: 1000, ms: 1 }[unit] - skew + LATE_MS;
+/**
+ * When events are over, handled or not, by performance.now(): a deadline after they first came to this page. No other
+ * clock may bring that forward, since hubs' differ and ours may be set. So it is never early. It is late for what was on
+ * its way for long, and where performance.now() stands still while the machine sleeps.
+ */
+class Deadlines {
+  #known = new Map(); // of the last, by their cursors
+
+  /** undefined without a deadline. */
+  of({ cursor, data }) {
+    if (!data.includes('"deadline"')) return undefined;
+    const [, n, unit] = /^(\d+)(h|m|s|ms)$/.exec(parsed(data)?.deadline) ?? [];
+    if (n && !this.#known.has(cursor)) {
+      this.#known.set(cursor, performance.now() + Number(n) * { h: 3_600_000, m: 60_000, s: 1000, ms: 1 }[unit] * DRIFT + LATE_MS);
+      if (this.#known.size > REMEMBERED) this.#known.delete(this.#known.keys().next().value);
+    }
+    return this.#known.get(cursor);
+  }
 }
 
 /**
@@ -586,7 +600,7 @@ class Line {
 
   /** Moves the place, and gives what it went past. */
   advance() {
-    const now = Date.now(), end = this.#items.findIndex((item) => !item.isOver() && !(item.until <= now));
+    const now = performance.now(), end = this.#items.findIndex((item) => !item.isOver() && !(item.until <= now));
     const passed = this.#items.splice(0, end < 0 ? Infinity : end);
     if (passed.length) this.place = passed.at(-1).cursor;
     this.close();
@@ -676,11 +690,11 @@ class Stream {
     this.#advance();
   }
 
-  #add({ type, cursor, until }) {
+  #add({ type, cursor }, until) {
     const wishes = [...this.#wishes].filter(([, wish]) => type && !type.startsWith('hub.') && wants(wish, type));
     const missing = new Set(wishes.filter(([, { skipped }]) => !skipped?.has(cursor)).map(([id]) => id));
     const isHandled = !wishes.length && this.#isWide; // it came as the hub did not know all of the filter, and has no listener
-    const item = { missing, isHandled, hasDeadline: until !== undefined, until: until ?? Date.now() + HELD_MS };
+    const item = { missing, isHandled, hasDeadline: until !== undefined, until: until ?? performance.now() + HELD_MS };
     item.isOver = () => (item.isHandled || !item.hasDeadline) && [...missing].every((id) => this.#still.has(id));
     this.#line.add(cursor, item);
   }
@@ -865,7 +879,7 @@ class Stream {
 
   /** Waits for what is to be acknowledged, for a while. */
   async #isOwing(signal) {
-    const isOwed = ({ hasDeadline, isOver, until }) => hasDeadline && !isOver() && until > Date.now();
+    const isOwed = ({ hasDeadline, isOver, until }) => hasDeadline && !isOver() && until > performance.now();
     for (const end = performance.now() + OWED_MS; this.#ackMs && this.#line.items.some(isOwed);) {
       if (performance.now() >= end) return true; // which a hidden page's timers are late for
       await pause(TELL_MS, signal);
@@ -907,8 +921,7 @@ class Stream {
     for (const event of events) {
       const { type, data, cursor } = event;
       if (!type.startsWith('hub.')) {
-        event.until = dueAt(data, this.#door.skew);
-        this.#add(event);
+        this.#add(event, this.#door.deadlines.of(event));
         continue;
       }
       const word = parsed(data) ?? {};
@@ -1032,7 +1045,7 @@ class Shared {
 
   /** sink is a stream's, but that status comes with whether it serves what this tab wanted last, and it has skip(cursors), a set of what was before this tab. */
   constructor(name, id, door, { meta, wish }, sink) {
-    this.#name = `realtime 4 ${name}`; // 4: what tabs tell each other; another version does not join
+    this.#name = `realtime 5 ${name}`; // 5: what tabs tell each other; another version does not join
     this.#id = id;
     this.#door = door;
     this.#meta = meta;
@@ -1559,12 +1572,13 @@ class Client {
   #take(events) {
     this.#isTaking = true;
     if (this.status.transport === 'poll') this.#askSoon(); // what is not kept may be missed between two polls
-    for (const { type, data, cursor, until } of events) {
+    for (const event of events) {
+      const { type, data, cursor } = event;
       if (this.#closed) break;
       if (type === 'hub.ready') this.#line.begin(cursor);
       if (type === 'hub.gap') this.#askSoon();
       const body = type && parsed(data);
-      let work = new Work(until);
+      let work = new Work(this.#door.deadlines.of(event));
       if (type && !(type.startsWith('hub.') ? body : body?.type)) this.#door.complain('event', 'an event came that is none of the hub\'s; such are left out');
       else if (type.startsWith('hub.')) this.#tell({ type, payload: body }, work, this.#listenersOf(type));
       else if (type && !(this.#skipped.has(cursor) && this.#line.isPlace(cursor))) work = this.#receive(body, work);
@@ -1742,7 +1756,7 @@ class Work {
   busy = 0;
   until;
 
-  constructor(until = Date.now() + HELD_MS) { this.until = until; }
+  constructor(until = performance.now() + HELD_MS) { this.until = until; }
 
   /** Those who failed and listen still. */
   again(listeners) {
