@@ -1325,12 +1325,11 @@ class Shared {
     }
   }
 
-  /** Tells a tab where the stream is, and what it missed of it. */
+  /** Tells a tab where the stream is, and what it missed of it. Its place is as all know it, since whoever leads next begins there. */
   #welcome(to, { n, at }, wasServed) {
     const isNew = at[0] === 0;
     const reaches = wasServed && !isAfter(this.#base, at) && !isAfter(at, this.#at);
     if (!reaches) this.#stream.excuse(to);
-    this.#reach(this.#stream.place);
     this.#post({
       kind: 'welcome', to, n, isNew, reaches, missed: reaches ? this.#kept.filter((batch) => isAfter(batch.at, at)) : [],
       wishes: this.#wishes, cursor: this.#cursor, place: this.#place, since: this.#since, status: this.#status, covered: this.#covered,

@@ -70,6 +70,20 @@ await test('who leads next goes on where it is', async () => {
   assert.deepEqual([two, three, four].map(({ is }) => is().state), ['live', 'live', 'live']);
 });
 
+await test('a tab that was opened after an event is not told of it, whoever leads next', async () => {
+  const [one, two] = [await tab(), await tab()];
+  await tells(1);
+  await pass(SECOND); // both have handled it
+  const three = await tab();
+  one.client.close();
+  await settled();
+  await tells(2);
+  two.client.close();
+  await settled();
+  await tells(3);
+  assert.deepEqual([two.heard, three.heard], [[1, 2], [2, 3]]);
+});
+
 await test('an idle leader is left alone', async () => {
   const [one] = [await tab(), await tab()];
   await pass(60 * SECOND);
