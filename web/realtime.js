@@ -350,9 +350,9 @@ function claimsOf(token) {
 
 /** The hub, or whoever answered in its place, gave no stream but a reason. */
 class Refusal extends Error {
-  constructor(problem) {
+  constructor(problem, retryMs = 0) {
     super(problem.title);
-    this.problem = problem;
+    [this.problem, this.retryMs] = [problem, retryMs];
   }
 }
 class Held extends Error {} // the hub answers, but not by this transport
@@ -360,8 +360,8 @@ class Held extends Error {} // the hub answers, but not by this transport
 async function refusalOf(answer) {
   const problem = { status: answer.status, title: answer.statusText || `status ${answer.status}` };
   // Who answers in problem details is the hub; anything else stands in between, and may be gone soon.
-  if (isKind(answer, 'application/problem+json')) Object.assign(problem, await answer.json());
-  else answer.body?.cancel().catch(() => {});
+  if (isKind(answer, 'application/problem+json')) return new Refusal(Object.assign(problem, await answer.json()), 1000 * answer.headers.get('Retry-After') || 0);
+  answer.body?.cancel().catch(() => {});
   return new Refusal(problem);
 }
 const isKind = (answer, kind) => (answer.headers.get('Content-Type') ?? '').startsWith(kind);
@@ -853,6 +853,8 @@ class Stream {
       else if (error instanceof PersonError && !isOver()) this.#refuse(ANOTHER);
       else if (error instanceof Refusal) {
         ({ problem } = error);
+        // A second or two is any time soon.
+        if (error.retryMs > this.#retry && !isOver()) this.#closing = { retryMs: Math.max(error.retryMs, growing(this.#retry, this.#failures++)) };
         const { status, code } = problem;
         const mayPass = status >= 500 || (PASSING.includes(status) && (status !== 401 || this.#door.mayChange));
         if (!code && status < 500 && choice.transport !== 'sse') choice.next(); // who stands in between knows no such call

@@ -63,6 +63,23 @@ await test('a day of refusals is a few questions a minute', { client: { token: a
   assert.equal(is().state, 'waiting');
   assert.ok(connects() < 24 * 60 * 4 && n < 24 * 60 * 4, `${connects()} tries, ${n} tokens`);
 });
+// What the hub answers by a status says when to come back, as hub.closing does.
+const full = (type) => new Response('{"code":"HubFull"}', { status: 503, headers: { 'Content-Type': type, 'Retry-After': '120' } });
+for (const transport of ['sse', 'poll']) {
+  await test(`a full hub, by ${transport}`, { client: { ...open, transport }, answer: () => full('application/problem+json') }, async ({ client, is }) => {
+    assert.deepEqual([is().state, is().reason, is().problem.code, is().retryMs], ['waiting', 'unreachable', 'HubFull', 120 * SECOND]);
+    for (const type of ['online', 'visibilitychange']) happens(type);
+    await pass(119 * SECOND);
+    assert.equal(asked.length, 1);
+    client.reconnect();
+    await settled();
+    assert.equal(asked.length, 2);
+    hub.answer = () => full('text/html'); // of who stands in between
+    client.reconnect();
+    await settled();
+    assert.ok(is().retryMs < 45 * SECOND);
+  });
+}
 // A login in another tab sets the cookie.
 let isLoggedIn = false;
 await test('a cookie', { client: {}, answer: () => (isLoggedIn ? undefined : problem(401, 'CredentialRequired')) }, async ({ is }) => {
