@@ -625,8 +625,11 @@ class Stream {
   #line; #still = new Set(); #ackMs = 0; #ackedAt = -Infinity; #isOwed = false; #isActive = false; #acking = false;
   #isWide = false; // the hub was asked for more types than are wanted, as the list was too long for an address
 
-  /** sink has events(list) and status(status), which is live once the stream has what was wanted last. */
-  constructor(door, { meta = {}, wishes, cursor, who = '', status = IDLE }, sink) {
+  /**
+   * sink has events(list) and status(status), which is live once the stream has what was wanted last; and may have cede(),
+   * which is awaited before another try. failures are those of before.
+   */
+  constructor(door, { meta = {}, wishes, cursor, who = '', status = IDLE, failures = 0 }, sink) {
     this.#door = door;
     this.#meta = Object.entries(meta).map(([key, value]) => [`meta.${key}`, value]);
     this.#line = new Line(cursor ?? '', () => this.#advance());
@@ -634,6 +637,7 @@ class Stream {
     this.#wish = merged([...wishes.values()]);
     this.#who = who;
     this.#sink = sink;
+    this.#failures = failures;
     this.#status = { ...status };
     this.#watchdog = setInterval(() => this.#watch(), WATCHDOG_MS);
     if (status.state === 'displaced') this.#closing = status;
@@ -915,7 +919,10 @@ class Stream {
       return this.#say({ state: 'displaced', reason: said, retryMs: null, problem: null });
     }
     const retryMs = isHampered ? 0 : Math.min(Math.round(this.#closing?.retryMs ?? growing(this.#retry, this.#failures++)), LONGEST_MS);
-    this.#timer = setTimeout(() => this.#open(), retryMs);
+    this.#timer = setTimeout(async () => {
+      await this.#sink.cede?.();
+      this.back();
+    }, retryMs);
     this.#say({ state: 'waiting', reason: said ?? reason, retryMs, problem });
   }
 
@@ -1042,6 +1049,7 @@ class Shared {
   #stream = null; #after = null; #queue = null; #resign = null; #furthest = null; #unheard = new Set();
   #status = { ...IDLE }; #covered = new Map(); // whose wishes the stream serves, by their versions
   #handled; #saidAt = -Infinity; #saying; #isStill = false; #questioned = new Set(); // tabs that have not answered yet
+  #failures = 0; // how often this tab ceded the lead
   #wasServed = false; #owesGap = false; #hellos = 0; #toldAt = 0; #heardAt = 0; #asked = 0; #pulse;
   leads = false;
 
@@ -1230,7 +1238,7 @@ class Shared {
     if (signal.aborted) return;
     const { state } = this.#status;
     this.#stream = new Stream(this.#door, {
-      meta: this.#meta, wishes: new Map(this.#wishes), cursor: this.#place || this.#cursor, who: this.#who, status: state === 'displaced' ? this.#status : IDLE,
+      meta: this.#meta, wishes: new Map(this.#wishes), cursor: this.#place || this.#cursor, who: this.#who, status: state === 'displaced' ? this.#status : IDLE, failures: this.#failures,
     }, {
       events: (events) => {
         const batch = { kind: 'batch', at: [this.#at[0], this.#at[1] + 1], after: this.#at[1] ? this.#at : this.#after, events, size: sizeOf(events), place: this.#stream.place };
@@ -1238,6 +1246,7 @@ class Shared {
         this.#take(batch);
       },
       status: (status) => this.#announce(status),
+      cede: () => this.#cede(),
     });
     if (state === 'displaced') this.#announce(this.#status);
     await new Promise((done) => { this.#resign = done; });
@@ -1266,6 +1275,15 @@ class Shared {
     this.#term = 0; // whoever leads meanwhile is believed, also if its clock is behind
     this.#resign?.();
     this.#resign = null;
+  }
+
+  /** A token that fails, or is refused, is this tab's own: whoever waits to lead may have a better one. */
+  async #cede() {
+    if (!['token', 'refused'].includes(this.#status.reason)) return;
+    const { pending } = await navigator.locks.query();
+    if (!this.leads || !pending.some(({ name }) => name === this.#name)) return;
+    this.#failures++;
+    this.#stepDown();
   }
 
   /** A leader that stands still, as in a page that the system put to sleep, is deposed by a tab that is looked at. */
@@ -1308,7 +1326,7 @@ class Shared {
       case 'bye': return message.who === this.#id ? this.#hello() : this.#forget(message.who ?? from); // I am back
       case 'who': return this.#hello();
       case 'wake': return this.#stream?.wake();
-      case 'back': return this.#stream?.back();
+      case 'back': return void this.#cede().then(() => this.#stream?.back());
       case 'handled': return void (message.cursor && this.#stream?.handled(message.cursor, from));
       case 'there?': return this.#sayHandled();
       // In a page that stands still this may be answered all the same, while its stream is not read.
@@ -1402,7 +1420,7 @@ class Shared {
   #announce(status) {
     if (status.state === 'closed') return this.#sink.status(status, true); // this tab's own end
     this.#status = status;
-    if (status.state === 'live') this.#covered = new Map([...this.#wishes].map(([id, { version }]) => [id, version]));
+    if (status.state === 'live') [this.#failures, this.#covered] = [0, new Map([...this.#wishes].map(([id, { version }]) => [id, version]))];
     this.#post({ kind: 'status', status, covered: this.#covered });
     this.#show();
   }

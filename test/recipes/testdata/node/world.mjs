@@ -171,7 +171,10 @@ const locks = {
     waiting.push(one);
     grant();
   }),
-  query: async () => ({ held: held.map(({ name, mode }) => ({ name, mode })), pending: [] }),
+  query: async () => {
+    const [some, others] = [held, waiting].map((list) => list.map(({ name, mode }) => ({ name, mode })));
+    return { held: some, pending: others };
+  },
 };
 
 export const channels = []; // in the order in which they were opened
