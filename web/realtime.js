@@ -169,7 +169,8 @@ class PersonError extends Error {} // a token of somebody else than before
 class Door {
   #options; #base; #token = ''; #refused = ''; #asking = null; #person = '';
   #failing = new Set(); // what was complained of, and has not gone well since
-  skew = 0; // what the hub's clock is ahead of ours, ms
+  skew = 0; // what the hub's clock is ahead of ours, ms: known as a connection begins
+  connection = ''; // the last; polls may go on with it, also in another Stream
   id = newID(); // by which the hub knows polls of one client
   deadlines = new Deadlines();
 
@@ -961,9 +962,9 @@ class Stream {
     this.#heartbeat = Number(heartbeatMs) || 0; // without any, silence means nothing
     if (this.#door.choice.transport === 'poll') this.#heartbeat = Math.max(this.#heartbeat, POLL_MS);
     this.#ackMs = Number(ackMs) || 0; // an older hub wants none
-    this.#door.skew = Date.parse(connectedAt) - Date.now() || 0;
+    if (connectionId !== this.#door.connection) this.#door.skew = Date.parse(connectedAt) - Date.now() || 0;
     this.#status = { ...this.#status, connectionId, tenantId, profile, resume };
-    this.#previous = connectionId;
+    this.#previous = this.#door.connection = connectionId;
     this.#plan();
     return true;
   }
@@ -972,7 +973,7 @@ class Stream {
   #moved(connectionId) {
     if (connectionId === this.#status.connectionId) return;
     this.#status = { ...this.#status, connectionId };
-    this.#previous = connectionId;
+    this.#previous = this.#door.connection = connectionId;
     this.#settle();
   }
 

@@ -218,7 +218,7 @@ await test('token', { ...ofPerson, token: async () => person(3600) }, async () =
   assert.equal(new Set(asked.map(({ headers }) => headers.Authorization)).size, 4); // each time a new one
 });
 await test('token of the hub\'s time', { ...ofPerson, token: async () => person(3600) }, async () => { // our clock may be wrong
-  streams[0].ready({ connectedAt: new Date(clock() + 1_800_000).toISOString() });
+  streams[0].ready({ connectionId: 'new', connectedAt: new Date(clock() + 1_800_000).toISOString() });
   await pass(1_745_000);
   assert.equal(calls('PUT').length, 1);
 });
