@@ -745,7 +745,7 @@ class Stream {
   /** The person is active. Says whether an acknowledgement that is due tells the hub so. */
   active() { return this.#isActive = this.#acking; }
 
-  /** The page may be gone in a moment: what waits to be acknowledged, or is on its way, is sent so that it outlives the page. */
+  /** The page, or its connection, may be gone in a moment: what waits to be acknowledged, or is on its way, is sent so that it outlives the page. */
   async suspend() {
     if (this.#ackMs && (this.#isOwed || this.#acking)) await this.#sendPlace({ keepalive: true });
   }
@@ -913,8 +913,9 @@ class Stream {
   }
 
   #wait(reason, problem, isHampered) {
-    this.#stop();
     const said = this.#closing?.reason;
+    if (said) this.suspend(); // it may be long until a stream acknowledges that by beginning
+    this.#stop();
     if (AWAY.includes(said)) {
       this.#retry = RETRY_MS; // what came with that is for clients who come back by themselves
       return this.#say({ state: 'displaced', reason: said, retryMs: null, problem: null });

@@ -247,6 +247,18 @@ await test('a page that goes sends what waits, so that it outlives the page', as
   assert.deepEqual([acked().at(-1), isOpen], ['c-5', true]); // of a stream that has ended nothing is acknowledged
 });
 
+// Whoever was displaced does not come back by itself, and after a drain only later: no resume acknowledges it in time.
+for (const reason of ['replaced', 'drain']) {
+  await test(`what waits to be acknowledged is sent as the hub ends the stream: ${reason}`, async () => {
+    await alone();
+    await tells(1, '30s');
+    await tells(2, '30s');
+    streams[0].say('hub.closing', { reason, retryMs: 60 * SECOND });
+    await pass(5 * SECOND);
+    assert.deepEqual([acked(), open[0].client.status.reason], [['c-1', 'c-2'], reason]);
+  });
+}
+
 await test('an acknowledgement that is under way as the page goes is sent once more', async () => {
   const { happens } = await alone();
   hub.answer = ({ path, keepalive }) => (path.endsWith('/ack') && !keepalive ? new Promise(() => {}) : undefined);
