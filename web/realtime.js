@@ -1454,6 +1454,7 @@ class Client {
   #skipped = new Set(); // cursors that came before this tab
   #isTaking = false;
   #line;
+  #hurry = null; // ends the pause before the first token is asked for again
   #connected = null; #reconnects = -1; #touchedAt = performance.now(); #backAt = -Infinity; #typing = Promise.resolve();
 
   constructor(options) {
@@ -1488,7 +1489,8 @@ class Client {
       } catch ({ problem }) { // the page's own token() failed
         const retryMs = Math.round(growing(RETRY_MS, failures));
         this.#show({ ...IDLE, state: 'waiting', reason: 'token', retryMs, problem });
-        await pause(retryMs, this.#life.signal);
+        this.#hurry = new AbortController();
+        await pause(retryMs, this.#hurry.signal);
       }
     }
     if (this.#closed) return;
@@ -1520,11 +1522,15 @@ class Client {
     }
     document.addEventListener('visibilitychange', () => {
       if (isHidden()) return;
+      this.#hurry?.abort();
       this.#link?.wake();
       act();
     }, { signal });
     addEventListener('focus', act, { signal });
-    addEventListener('online', () => this.#link?.restart(), { signal });
+    addEventListener('online', () => {
+      this.#hurry?.abort();
+      this.#link?.restart();
+    }, { signal });
     addEventListener('pagehide', () => this.#link?.suspend(), { signal });
     addEventListener('pageshow', ({ persisted }) => {
       if (!persisted) return;
@@ -1538,7 +1544,10 @@ class Client {
     if (this.status.state === 'displaced' && !isHidden() && performance.now() - this.#backAt >= RETRY_MOST_MS) this.reconnect();
   }
 
-  reconnect() { this.#link?.back(); }
+  reconnect() {
+    this.#hurry?.abort();
+    this.#link?.back();
+  }
 
   // ---- events ----
 
@@ -1675,6 +1684,7 @@ class Client {
     if (!this.#closed) return;
     if (!this.#isTaking) this.#link?.close();
     this.#life.abort();
+    this.#hurry?.abort();
     this.#listeners.clear();
     this.#onStatus.clear();
     this.#onError.clear();

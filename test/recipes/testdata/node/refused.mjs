@@ -2,7 +2,7 @@
 // it ends only where nothing can change, and says what is wrong, but nothing of a token.
 import assert from 'node:assert/strict';
 import { connect } from 'realtimehub';
-import { asked, clock, hub, newPage, pass, publish, settled, streams } from './world.mjs';
+import { asked, clock, hub, newPage, pass, publish, settled, streams, timers } from './world.mjs';
 
 const happens = newPage();
 const SECOND = 1000;
@@ -168,6 +168,24 @@ for (const [token, detail] of [
     });
   }
 }
+
+for (const share of [false, true]) {
+  for (const [what, again] of [['reconnect()', ({ reconnect }) => reconnect()], ...['online', 'visibilitychange'].map((type) => [type, () => happens(type)])]) {
+    let works = false;
+    await test(`the first token() fails, then ${what}, sharing ${share}`, { client: { share, token: () => (works ? person() : '') } }, async ({ client, is }) => {
+      await pass(600 * SECOND);
+      works = true;
+      again(client);
+      await settled();
+      assert.equal(is().state, 'live');
+    });
+  }
+}
+await test('a client that is closed as its first token() fails', { client: { share: true, token: () => '' } }, async ({ client }) => {
+  client.close();
+  await settled();
+  assert.equal(timers.size, 0);
+});
 
 await test('calls that the hub refuses', { client: { ...open, presence: 'none' } }, async ({ client }) => {
   hub.answer = ({ path }) => (path.endsWith('/typing') ? problem(403, 'NotAMember') : undefined);

@@ -3,7 +3,8 @@
 // ---- time passes when it is told to ----
 
 const soon = globalThis.setImmediate;
-let now = 1_800_000_000_000, ahead = 0, timers = new Set(); // ahead: what the pages' clock is, ms
+let now = 1_800_000_000_000, ahead = 0; // what the pages' clock is, ms
+export const timers = new Set();
 const add = (fn, ms = 0, every = false) => {
   const timer = { fn, at: now + ms, every: every && ms };
   timers.add(timer);
