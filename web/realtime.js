@@ -1034,7 +1034,7 @@ async function canShare() {
 
 const isAfter = ([term, n], [otherTerm, otherN]) => term > otherTerm || (term === otherTerm && n > otherN);
 const NOWHERE = [0, 0]; // of a tab that has been told nothing
-const sizeOf = (events) => events.reduce((sum, { type, data, cursor }) => sum + type.length + data.length + cursor.length, 0);
+const sizeOf = (events) => events.reduce((sum, { type, data, cursor }) => sum + type.length + data.length + cursor.length, 200); // and the batch itself
 
 /**
  * The tab that holds the lock leads: it has the stream, and hands each batch of events
@@ -1557,7 +1557,10 @@ class Client {
     const listener = (event) => fn(event); // one for each call, also of the same function
     if (!this.#listeners.has(pattern)) this.#listeners.set(pattern, new Set());
     this.#listeners.get(pattern).add(listener);
-    return () => this.#listeners.get(pattern)?.delete(listener);
+    return () => {
+      this.#listeners.get(pattern)?.delete(listener);
+      if (!this.#listeners.get(pattern)?.size) this.#listeners.delete(pattern);
+    };
   }
 
   onError(fn) {
@@ -1568,7 +1571,7 @@ class Client {
   }
 
   *#listenersOf(type) {
-    for (const [pattern, listeners] of this.#listeners) {
+    for (const [pattern, listeners] of [...this.#listeners]) { // those that there were
       // The hub's own are asked for by name.
       if (matches(pattern, type) && (pattern !== '*' || !type.startsWith('hub.'))) yield* [...listeners];
     }

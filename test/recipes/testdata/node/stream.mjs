@@ -164,6 +164,34 @@ await test('repeats', {}, async ({ heard }) => {
   assert.deepEqual(heard, [1, 2]);
 });
 
+// A page may listen for each thing that it shows, for as long as it shows it.
+await test('patterns', {}, async ({ client }) => {
+  const { endsWith } = String.prototype, heard = [];
+  let asked = 0;
+  String.prototype.endsWith = function (end) { // with which an event's type is compared with a pattern
+    if (this.startsWith('order.')) asked++;
+    return endsWith.call(this, end);
+  };
+  for (let i = 0; i < 1000; i++) {
+    const off = [1, 2].map(() => client.on(`order.${i}`, () => {}));
+    for (const end of [...off, ...off]) end();
+  }
+  const again = () => { // for one event at a time
+    const off = client.on('order.7', ({ payload }) => {
+      heard.push(payload);
+      off();
+      again();
+    });
+  };
+  again();
+  publish('once', 'order.7');
+  publish('twice', 'order.7');
+  await settled();
+  String.prototype.endsWith = endsWith;
+  assert.deepEqual(heard, ['once', 'twice']);
+  assert.ok(asked <= 2, `${asked} patterns`);
+});
+
 // Long lists are said once the stream is there: proxies take no long address.
 const many = (n, name) => Array.from({ length: n }, (_, i) => `${name}${i}`);
 await test('long lists', { types: many(199, 'long.type.of.an.event.'), presence: many(190, 'user:somebody-') }, async ({ is, client }) => {

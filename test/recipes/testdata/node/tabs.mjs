@@ -141,6 +141,19 @@ await test('what is no longer kept is a gap', async () => {
   assert.deepEqual(two.heard, ['gap unknown', 5]);
 });
 
+await test('places alone are not kept for ever', async () => {
+  const [, two] = [await tab(), await tab()];
+  two.channel.isDeaf = true;
+  for (let i = 0; i < 6000; i++) { // of what nobody here gets
+    streams[0].raw(`id: c-${i}-of-others\n\n`);
+    if (i % 10 === 9) await settled();
+  }
+  two.channel.isDeaf = false;
+  await tells(1);
+  await tells(2);
+  assert.deepEqual(two.heard, ['gap unknown', 2]);
+});
+
 await test('what came in pieces counts whole', async () => {
   const [, two] = [await tab(), await tab()];
   two.channel.isDeaf = true;
