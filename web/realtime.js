@@ -620,7 +620,7 @@ const whoIs = ({ tenantId, profile }) => (tenantId ? JSON.stringify([tenantId, t
 
 class Stream {
   #door; #meta; #sink; #wishes; #wish; #applied = ''; #who; #previous;
-  #attempt = null; #over = null; #timer; #watchdog; #renewal; #renewing = false; #renewedAt = 0; #settling = false; #closed = false;
+  #attempt = null; #over = null; #timer; #watchdog; #renewal; #renewing = false; #renewedAt = 0; #ends; #settling = false; #closed = false;
   #retry = RETRY_MS; #failures = 0; #late = 0; #closing = null; #heardAt = 0; #proddedAt = 0; #heartbeat = 0;
   #status;
   #line; #still = new Set(); #ackMs = 0; #ackedAt = -Infinity; #isOwed = false; #isActive = false; #acking = false;
@@ -1000,10 +1000,13 @@ class Stream {
 
   // ---- a stream lives as long as its token ----
 
-  #plan() {
-    const life = this.#door.life();
+  /** isTaken: the hub has the token that the door has. */
+  #plan(isTaken = true) {
+    const now = performance.now();
+    if (isTaken) this.#ends = now + this.#door.life();
+    const life = this.#ends - now;
     clearTimeout(this.#renewal);
-    if (life === undefined) return;
+    if (Number.isNaN(life)) return; // it does not say
     const wait = life > 150_000 ? life - 60_000 - Math.random() * 15_000 : life / 2;
     this.#renewal = setTimeout(() => this.#renew(), Math.min(Math.max(wait, 1000), LONGEST_MS));
   }
@@ -1012,12 +1015,12 @@ class Stream {
     const { connectionId } = this.#status;
     if (this.#renewing || !connectionId || !this.#door.hasToken) return;
     this.#renewing = true;
-    const { error } = await this.#door.call('PUT', `/v1/connections/${connectionId}/token`, { fresh: true, signal: this.#attempt.signal });
+    const { ok, error } = await this.#door.call('PUT', `/v1/connections/${connectionId}/token`, { fresh: true, signal: this.#attempt.signal });
     this.#renewing = false;
     this.#renewedAt = Date.now();
     if (error instanceof PersonError && connectionId === this.#status.connectionId) return this.#refuse(ANOTHER);
     // A token that was no newer, or a call that failed: again at half of what is left.
-    if (this.#status.connectionId) this.#plan();
+    if (this.#status.connectionId) this.#plan(ok);
   }
 }
 

@@ -245,6 +245,17 @@ await test('token', { ...ofPerson, token: async () => person(3600) }, async () =
   assert.equal(renewals(), 3);
   assert.equal(new Set(asked.map(({ headers }) => headers.Authorization)).size, 4); // each time a new one
 });
+await test('a token that the hub did not take is not the stream\'s', { ...ofPerson, token: async () => person(3600) }, async ({ is }) => {
+  hub.answer = ({ method }) => (method === 'PUT' ? problem(503, { code: 'HubSilent' }) : undefined);
+  await pass(3_590_000);
+  const tries = calls('PUT').length;
+  assert.ok(tries > 1 && tries < 10, `${tries} tries`);
+  hub.answer = () => undefined;
+  await pass(9000);
+  assert.equal(calls('PUT').length, tries + 1);
+  await pass(3_500_000); // the next is due as the token that was taken ends
+  assert.deepEqual([calls('PUT').length, is().reconnects], [tries + 1, 0]);
+});
 await test('token of the hub\'s time', { ...ofPerson, token: async () => person(3600) }, async () => { // our clock may be wrong
   streams[0].ready({ connectionId: 'new', connectedAt: new Date(clock() + 1_800_000).toISOString() });
   await pass(1_745_000);
