@@ -35,7 +35,7 @@ const MOST_ASKED = 40; // profiles at once, for the same reason
 const REMEMBERED = 2000; // events, to know repeats by
 const HELD_MS = 60_000; // an event without a deadline that is not handled, before what follows counts
 const LATE_MS = 2000; // after its deadline one with a deadline: the hub may count what is handled until then
-const DRIFT = 1.001; // what two clocks that go right may differ in, and more
+const DRIFT = 1.001; // clocks that are kept right may gain or lose 0.05 % each
 const TELL_MS = 100; // between two times that a tab says how far it is
 const KEPT = 1 << 20; // characters of batches, for a sibling that missed some
 
@@ -858,7 +858,7 @@ class Stream {
       else if (error instanceof PersonError && !isOver()) this.#refuse(ANOTHER);
       else if (error instanceof Refusal) {
         ({ problem } = error);
-        // A second or two is any time soon.
+        // A second, the least that it says, means soon.
         if (error.retryMs > this.#retry && !isOver()) this.#closing = { retryMs: Math.max(error.retryMs, growing(this.#retry, this.#failures++)) };
         const { status, code } = problem;
         const mayPass = status >= 500 || (PASSING.includes(status) && (status !== 401 || this.#door.mayChange));
@@ -1285,7 +1285,7 @@ class Shared {
   /** A token that fails, or is refused, is this tab's own: whoever waits to lead may have a better one. */
   async #cede() {
     if (!['token', 'refused'].includes(this.#status.reason)) return;
-    const { pending } = await navigator.locks.query();
+    const { pending } = await navigator.locks.query().catch(() => ({ pending: [] })); // as in a page that goes
     if (!this.leads || !pending.some(({ name }) => name === this.#name)) return;
     this.#failures++;
     this.#stepDown();
@@ -1525,15 +1525,11 @@ class Client {
     }
     document.addEventListener('visibilitychange', () => {
       if (isHidden()) return;
-      this.#hurry?.abort();
-      this.#link?.wake();
+      this.#again('wake');
       act();
     }, { signal });
     addEventListener('focus', act, { signal });
-    addEventListener('online', () => {
-      this.#hurry?.abort();
-      this.#link?.restart();
-    }, { signal });
+    addEventListener('online', () => this.#again('restart'), { signal });
     addEventListener('pagehide', () => this.#link?.suspend(), { signal });
     addEventListener('pageshow', ({ persisted }) => {
       if (!persisted) return;
@@ -1547,9 +1543,12 @@ class Client {
     if (this.status.state === 'displaced' && !isHidden() && performance.now() - this.#backAt >= RETRY_MOST_MS) this.reconnect();
   }
 
-  reconnect() {
+  reconnect() { this.#again('back'); }
+
+  /** Tries again, as how says: wake, restart or back. */
+  #again(how) {
     this.#hurry?.abort();
-    this.#link?.back();
+    this.#link?.[how]();
   }
 
   // ---- events ----

@@ -64,22 +64,40 @@ await test('a day of refusals is a few questions a minute', { client: { token: a
   assert.ok(connects() < 24 * 60 * 4 && n < 24 * 60 * 4, `${connects()} tries, ${n} tokens`);
 });
 // What the hub answers by a status says when to come back, as hub.closing does.
-const full = (type) => new Response('{"code":"HubFull"}', { status: 503, headers: { 'Content-Type': type, 'Retry-After': '120' } });
+const full = (seconds = '120', type = 'application/problem+json', body = '{"code":"HubFull"}') => new Response(body, { status: 503, headers: { 'Content-Type': type, 'Retry-After': seconds } });
 for (const transport of ['sse', 'poll']) {
-  await test(`a full hub, by ${transport}`, { client: { ...open, transport }, answer: () => full('application/problem+json') }, async ({ client, is }) => {
+  await test(`a full hub, by ${transport}`, { client: { ...open, transport }, answer: () => full() }, async ({ client, is }) => {
     assert.deepEqual([is().state, is().reason, is().problem.code, is().retryMs], ['waiting', 'unreachable', 'HubFull', 120 * SECOND]);
     for (const type of ['online', 'visibilitychange']) happens(type);
     await pass(119 * SECOND);
     assert.equal(asked.length, 1);
-    client.reconnect();
-    await settled();
-    assert.equal(asked.length, 2);
-    hub.answer = () => full('text/html'); // of who stands in between
-    client.reconnect();
-    await settled();
-    assert.ok(is().retryMs < 45 * SECOND);
+    for (const answer of [() => full('1'), () => full('120', 'text/html')]) { // soon, and who stands in between
+      hub.answer = answer;
+      client.reconnect();
+      await settled();
+      assert.ok(is().retryMs <= 45 * SECOND);
+      const { length } = asked;
+      happens('online');
+      await settled();
+      assert.equal(asked.length, length + 1);
+    }
   });
 }
+await test('a refusal that comes when another try is under way', { client: open }, async ({ is }) => {
+  let end;
+  const late = full('120', undefined, new ReadableStream({ start: (out) => { end = () => { out.enqueue(Buffer.from('{"code":"HubFull"}')); out.close(); }; } }));
+  hub.answer = () => late;
+  happens('online');
+  await settled();
+  hub.answer = () => undefined;
+  happens('online');
+  await settled();
+  end();
+  await settled();
+  publish(1);
+  await settled();
+  assert.deepEqual([is().state, connects()], ['live', 3]);
+});
 // A login in another tab sets the cookie.
 let isLoggedIn = false;
 await test('a cookie', { client: {}, answer: () => (isLoggedIn ? undefined : problem(401, 'CredentialRequired')) }, async ({ is }) => {
