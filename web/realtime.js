@@ -34,7 +34,8 @@ const MOST_IN_ADDRESS = 2000; // characters of a list; proxies take 8 KiB of all
 const MOST_ASKED = 40; // profiles at once, for the same reason
 const REMEMBERED = 2000; // events, to know repeats by
 const HELD_MS = 60_000; // an event without a deadline that is not handled, before what follows counts
-const LATE_MS = 2000; // after its deadline one with a deadline, since clocks differ
+const LATE_MS = 2000; // after its deadline one with a deadline: the hub may count what is handled until then
+const DRIFT = 1.001; // clocks that are kept right may gain or lose 0.05 % each
 const TELL_MS = 100; // between two times that a tab says how far it is
 const KEPT = 1 << 20; // characters of batches, for a sibling that missed some
 
@@ -168,8 +169,10 @@ class PersonError extends Error {} // a token of somebody else than before
 class Door {
   #options; #base; #token = ''; #refused = ''; #asking = null; #person = '';
   #failing = new Set(); // what was complained of, and has not gone well since
-  skew = 0; // what the hub's clock is ahead of ours, ms
+  skew = 0; // what the hub's clock is ahead of ours, ms: known as a connection begins
+  connection = ''; // the last; polls may go on with it, also in another Stream
   id = newID(); // by which the hub knows polls of one client
+  deadlines = new Deadlines();
 
   constructor(options) {
     this.#options = options;
@@ -348,9 +351,9 @@ function claimsOf(token) {
 
 /** The hub, or whoever answered in its place, gave no stream but a reason. */
 class Refusal extends Error {
-  constructor(problem) {
+  constructor(problem, retryMs = 0) {
     super(problem.title);
-    this.problem = problem;
+    [this.problem, this.retryMs] = [problem, retryMs];
   }
 }
 class Held extends Error {} // the hub answers, but not by this transport
@@ -358,8 +361,8 @@ class Held extends Error {} // the hub answers, but not by this transport
 async function refusalOf(answer) {
   const problem = { status: answer.status, title: answer.statusText || `status ${answer.status}` };
   // Who answers in problem details is the hub; anything else stands in between, and may be gone soon.
-  if (isKind(answer, 'application/problem+json')) Object.assign(problem, await answer.json());
-  else answer.body?.cancel().catch(() => {});
+  if (isKind(answer, 'application/problem+json')) return new Refusal(Object.assign(problem, await answer.json()), 1000 * answer.headers.get('Retry-After') || 0);
+  answer.body?.cancel().catch(() => {});
   return new Refusal(problem);
 }
 const isKind = (answer, kind) => (answer.headers.get('Content-Type') ?? '').startsWith(kind);
@@ -547,12 +550,24 @@ const IDLE = {
 };
 const wants = ({ types }, type) => !types || types.some((pattern) => matches(pattern, type));
 
-/** When an event with a deadline is over, handled or not, by our clock; undefined without a deadline. */
-function dueAt(data, skew) {
-  if (!data.includes('"deadline"')) return undefined;
-  const { deadline, timestamp } = parsed(data) ?? {};
-  const [, n, unit] = /^(\d+)(h|m|s|ms)$/.exec(deadline) ?? [];
-  return n && (Date.parse(timestamp) || Date.now() + skew) + Number(n) * { h: 3_600_000, m: 60_000, s: 1000, ms: 1 }[unit] - skew + LATE_MS;
+/**
+ * When events are over, handled or not, by performance.now(): a deadline after they first came to this page. No other
+ * clock may bring that forward, since hubs' differ and ours may be set. So it is never early. It is late for what was on
+ * its way for long, and where performance.now() stands still while the machine sleeps.
+ */
+class Deadlines {
+  #known = new Map(); // of the last, by their cursors
+
+  /** undefined without a deadline. */
+  of({ cursor, data }) {
+    if (!data.includes('"deadline"')) return undefined;
+    const [, n, unit] = /^(\d+)(h|m|s|ms)$/.exec(parsed(data)?.deadline) ?? [];
+    if (n && !this.#known.has(cursor)) {
+      this.#known.set(cursor, performance.now() + Number(n) * { h: 3_600_000, m: 60_000, s: 1000, ms: 1 }[unit] * DRIFT + LATE_MS);
+      if (this.#known.size > REMEMBERED) this.#known.delete(this.#known.keys().next().value);
+    }
+    return this.#known.get(cursor);
+  }
 }
 
 /**
@@ -586,7 +601,7 @@ class Line {
 
   /** Moves the place, and gives what it went past. */
   advance() {
-    const now = Date.now(), end = this.#items.findIndex((item) => !item.isOver() && !(item.until <= now));
+    const now = performance.now(), end = this.#items.findIndex((item) => !item.isOver() && !(item.until <= now));
     const passed = this.#items.splice(0, end < 0 ? Infinity : end);
     if (passed.length) this.place = passed.at(-1).cursor;
     this.close();
@@ -605,14 +620,17 @@ const whoIs = ({ tenantId, profile }) => (tenantId ? JSON.stringify([tenantId, t
 
 class Stream {
   #door; #meta; #sink; #wishes; #wish; #applied = ''; #who; #previous;
-  #attempt = null; #over = null; #timer; #watchdog; #renewal; #renewing = false; #renewedAt = 0; #settling = false; #closed = false;
+  #attempt = null; #over = null; #timer; #watchdog; #renewal; #renewing = false; #renewedAt = 0; #ends; #settling = false; #closed = false;
   #retry = RETRY_MS; #failures = 0; #late = 0; #closing = null; #heardAt = 0; #proddedAt = 0; #heartbeat = 0;
   #status;
   #line; #still = new Set(); #ackMs = 0; #ackedAt = -Infinity; #isOwed = false; #isActive = false; #acking = false;
   #isWide = false; // the hub was asked for more types than are wanted, as the list was too long for an address
 
-  /** sink has events(list) and status(status), which is live once the stream has what was wanted last. */
-  constructor(door, { meta = {}, wishes, cursor, who = '', status = IDLE }, sink) {
+  /**
+   * sink has events(list) and status(status), which is live once the stream has what was wanted last; and may have cede(),
+   * which is awaited before another try. failures are those of before.
+   */
+  constructor(door, { meta = {}, wishes, cursor, who = '', status = IDLE, failures = 0 }, sink) {
     this.#door = door;
     this.#meta = Object.entries(meta).map(([key, value]) => [`meta.${key}`, value]);
     this.#line = new Line(cursor ?? '', () => this.#advance());
@@ -620,6 +638,7 @@ class Stream {
     this.#wish = merged([...wishes.values()]);
     this.#who = who;
     this.#sink = sink;
+    this.#failures = failures;
     this.#status = { ...status };
     this.#watchdog = setInterval(() => this.#watch(), WATCHDOG_MS);
     if (status.state === 'displaced') this.#closing = status;
@@ -676,11 +695,11 @@ class Stream {
     this.#advance();
   }
 
-  #add({ type, cursor, until }) {
+  #add({ type, cursor }, until) {
     const wishes = [...this.#wishes].filter(([, wish]) => type && !type.startsWith('hub.') && wants(wish, type));
     const missing = new Set(wishes.filter(([, { skipped }]) => !skipped?.has(cursor)).map(([id]) => id));
     const isHandled = !wishes.length && this.#isWide; // it came as the hub did not know all of the filter, and has no listener
-    const item = { missing, isHandled, hasDeadline: until !== undefined, until: until ?? Date.now() + HELD_MS };
+    const item = { missing, isHandled, hasDeadline: until !== undefined, until: until ?? performance.now() + HELD_MS };
     item.isOver = () => (item.isHandled || !item.hasDeadline) && [...missing].every((id) => this.#still.has(id));
     this.#line.add(cursor, item);
   }
@@ -726,7 +745,7 @@ class Stream {
   /** The person is active. Says whether an acknowledgement that is due tells the hub so. */
   active() { return this.#isActive = this.#acking; }
 
-  /** The page may be gone in a moment: what waits to be acknowledged, or is on its way, is sent so that it outlives the page. */
+  /** The page, or its connection, may be gone in a moment: what waits to be acknowledged, or is on its way, is sent so that it outlives the page. */
   async suspend() {
     if (this.#ackMs && (this.#isOwed || this.#acking)) await this.#sendPlace({ keepalive: true });
   }
@@ -839,6 +858,8 @@ class Stream {
       else if (error instanceof PersonError && !isOver()) this.#refuse(ANOTHER);
       else if (error instanceof Refusal) {
         ({ problem } = error);
+        // A second, the least that it says, means soon.
+        if (error.retryMs > this.#retry && !isOver()) this.#closing = { retryMs: Math.max(error.retryMs, growing(this.#retry, this.#failures++)) };
         const { status, code } = problem;
         const mayPass = status >= 500 || (PASSING.includes(status) && (status !== 401 || this.#door.mayChange));
         if (!code && status < 500 && choice.transport !== 'sse') choice.next(); // who stands in between knows no such call
@@ -865,7 +886,7 @@ class Stream {
 
   /** Waits for what is to be acknowledged, for a while. */
   async #isOwing(signal) {
-    const isOwed = ({ hasDeadline, isOver, until }) => hasDeadline && !isOver() && until > Date.now();
+    const isOwed = ({ hasDeadline, isOver, until }) => hasDeadline && !isOver() && until > performance.now();
     for (const end = performance.now() + OWED_MS; this.#ackMs && this.#line.items.some(isOwed);) {
       if (performance.now() >= end) return true; // which a hidden page's timers are late for
       await pause(TELL_MS, signal);
@@ -892,14 +913,18 @@ class Stream {
   }
 
   #wait(reason, problem, isHampered) {
-    this.#stop();
     const said = this.#closing?.reason;
+    if (said) this.suspend(); // it may be long until a stream acknowledges that by beginning
+    this.#stop();
     if (AWAY.includes(said)) {
       this.#retry = RETRY_MS; // what came with that is for clients who come back by themselves
       return this.#say({ state: 'displaced', reason: said, retryMs: null, problem: null });
     }
     const retryMs = isHampered ? 0 : Math.min(Math.round(this.#closing?.retryMs ?? growing(this.#retry, this.#failures++)), LONGEST_MS);
-    this.#timer = setTimeout(() => this.#open(), retryMs);
+    this.#timer = setTimeout(async () => {
+      await this.#sink.cede?.();
+      this.back();
+    }, retryMs);
     this.#say({ state: 'waiting', reason: said ?? reason, retryMs, problem });
   }
 
@@ -907,8 +932,7 @@ class Stream {
     for (const event of events) {
       const { type, data, cursor } = event;
       if (!type.startsWith('hub.')) {
-        event.until = dueAt(data, this.#door.skew);
-        this.#add(event);
+        this.#add(event, this.#door.deadlines.of(event));
         continue;
       }
       const word = parsed(data) ?? {};
@@ -939,9 +963,9 @@ class Stream {
     this.#heartbeat = Number(heartbeatMs) || 0; // without any, silence means nothing
     if (this.#door.choice.transport === 'poll') this.#heartbeat = Math.max(this.#heartbeat, POLL_MS);
     this.#ackMs = Number(ackMs) || 0; // an older hub wants none
-    this.#door.skew = Date.parse(connectedAt) - Date.now() || 0;
+    if (connectionId !== this.#door.connection) this.#door.skew = Date.parse(connectedAt) - Date.now() || 0;
     this.#status = { ...this.#status, connectionId, tenantId, profile, resume };
-    this.#previous = connectionId;
+    this.#previous = this.#door.connection = connectionId;
     this.#plan();
     return true;
   }
@@ -950,7 +974,7 @@ class Stream {
   #moved(connectionId) {
     if (connectionId === this.#status.connectionId) return;
     this.#status = { ...this.#status, connectionId };
-    this.#previous = connectionId;
+    this.#previous = this.#door.connection = connectionId;
     this.#settle();
   }
 
@@ -976,10 +1000,13 @@ class Stream {
 
   // ---- a stream lives as long as its token ----
 
-  #plan() {
-    const life = this.#door.life();
+  /** isTaken: the hub has the token that the door has. */
+  #plan(isTaken = true) {
+    const now = performance.now();
+    if (isTaken) this.#ends = now + this.#door.life();
+    const life = this.#ends - now;
     clearTimeout(this.#renewal);
-    if (life === undefined) return;
+    if (Number.isNaN(life)) return; // it does not say
     const wait = life > 150_000 ? life - 60_000 - Math.random() * 15_000 : life / 2;
     this.#renewal = setTimeout(() => this.#renew(), Math.min(Math.max(wait, 1000), LONGEST_MS));
   }
@@ -988,12 +1015,12 @@ class Stream {
     const { connectionId } = this.#status;
     if (this.#renewing || !connectionId || !this.#door.hasToken) return;
     this.#renewing = true;
-    const { error } = await this.#door.call('PUT', `/v1/connections/${connectionId}/token`, { fresh: true, signal: this.#attempt.signal });
+    const { ok, error } = await this.#door.call('PUT', `/v1/connections/${connectionId}/token`, { fresh: true, signal: this.#attempt.signal });
     this.#renewing = false;
     this.#renewedAt = Date.now();
     if (error instanceof PersonError && connectionId === this.#status.connectionId) return this.#refuse(ANOTHER);
     // A token that was no newer, or a call that failed: again at half of what is left.
-    if (this.#status.connectionId) this.#plan();
+    if (this.#status.connectionId) this.#plan(ok);
   }
 }
 
@@ -1010,7 +1037,7 @@ async function canShare() {
 
 const isAfter = ([term, n], [otherTerm, otherN]) => term > otherTerm || (term === otherTerm && n > otherN);
 const NOWHERE = [0, 0]; // of a tab that has been told nothing
-const sizeOf = (events) => events.reduce((sum, { type, data, cursor }) => sum + type.length + data.length + cursor.length, 0);
+const sizeOf = (events) => events.reduce((sum, { type, data, cursor }) => sum + type.length + data.length + cursor.length, 200); // and the batch itself
 
 /**
  * The tab that holds the lock leads: it has the stream, and hands each batch of events
@@ -1027,12 +1054,13 @@ class Shared {
   #stream = null; #after = null; #queue = null; #resign = null; #furthest = null; #unheard = new Set();
   #status = { ...IDLE }; #covered = new Map(); // whose wishes the stream serves, by their versions
   #handled; #saidAt = -Infinity; #saying; #isStill = false; #questioned = new Set(); // tabs that have not answered yet
+  #failures = 0; // how often this tab ceded the lead
   #wasServed = false; #owesGap = false; #hellos = 0; #toldAt = 0; #heardAt = 0; #asked = 0; #pulse;
   leads = false;
 
   /** sink is a stream's, but that status comes with whether it serves what this tab wanted last, and it has skip(cursors), a set of what was before this tab. */
   constructor(name, id, door, { meta, wish }, sink) {
-    this.#name = `realtime 4 ${name}`; // 4: what tabs tell each other; another version does not join
+    this.#name = `realtime 5 ${name}`; // 5: what tabs tell each other; another version does not join
     this.#id = id;
     this.#door = door;
     this.#meta = meta;
@@ -1215,7 +1243,7 @@ class Shared {
     if (signal.aborted) return;
     const { state } = this.#status;
     this.#stream = new Stream(this.#door, {
-      meta: this.#meta, wishes: new Map(this.#wishes), cursor: this.#place || this.#cursor, who: this.#who, status: state === 'displaced' ? this.#status : IDLE,
+      meta: this.#meta, wishes: new Map(this.#wishes), cursor: this.#place || this.#cursor, who: this.#who, status: state === 'displaced' ? this.#status : IDLE, failures: this.#failures,
     }, {
       events: (events) => {
         const batch = { kind: 'batch', at: [this.#at[0], this.#at[1] + 1], after: this.#at[1] ? this.#at : this.#after, events, size: sizeOf(events), place: this.#stream.place };
@@ -1223,6 +1251,7 @@ class Shared {
         this.#take(batch);
       },
       status: (status) => this.#announce(status),
+      cede: () => this.#cede(),
     });
     if (state === 'displaced') this.#announce(this.#status);
     await new Promise((done) => { this.#resign = done; });
@@ -1251,6 +1280,15 @@ class Shared {
     this.#term = 0; // whoever leads meanwhile is believed, also if its clock is behind
     this.#resign?.();
     this.#resign = null;
+  }
+
+  /** A token that fails, or is refused, is this tab's own: whoever waits to lead may have a better one. */
+  async #cede() {
+    if (!['token', 'refused'].includes(this.#status.reason)) return;
+    const { pending } = await navigator.locks.query().catch(() => ({ pending: [] })); // as in a page that goes
+    if (!this.leads || !pending.some(({ name }) => name === this.#name)) return;
+    this.#failures++;
+    this.#stepDown();
   }
 
   /** A leader that stands still, as in a page that the system put to sleep, is deposed by a tab that is looked at. */
@@ -1293,7 +1331,7 @@ class Shared {
       case 'bye': return message.who === this.#id ? this.#hello() : this.#forget(message.who ?? from); // I am back
       case 'who': return this.#hello();
       case 'wake': return this.#stream?.wake();
-      case 'back': return this.#stream?.back();
+      case 'back': return void this.#cede().then(() => this.#stream?.back());
       case 'handled': return void (message.cursor && this.#stream?.handled(message.cursor, from));
       case 'there?': return this.#sayHandled();
       // In a page that stands still this may be answered all the same, while its stream is not read.
@@ -1312,12 +1350,11 @@ class Shared {
     }
   }
 
-  /** Tells a tab where the stream is, and what it missed of it. */
+  /** Tells a tab where the stream is, and what it missed of it. Its place is as all know it, since whoever leads next begins there. */
   #welcome(to, { n, at }, wasServed) {
     const isNew = at[0] === 0;
     const reaches = wasServed && !isAfter(this.#base, at) && !isAfter(at, this.#at);
     if (!reaches) this.#stream.excuse(to);
-    this.#reach(this.#stream.place);
     this.#post({
       kind: 'welcome', to, n, isNew, reaches, missed: reaches ? this.#kept.filter((batch) => isAfter(batch.at, at)) : [],
       wishes: this.#wishes, cursor: this.#cursor, place: this.#place, since: this.#since, status: this.#status, covered: this.#covered,
@@ -1388,7 +1425,7 @@ class Shared {
   #announce(status) {
     if (status.state === 'closed') return this.#sink.status(status, true); // this tab's own end
     this.#status = status;
-    if (status.state === 'live') this.#covered = new Map([...this.#wishes].map(([id, { version }]) => [id, version]));
+    if (status.state === 'live') [this.#failures, this.#covered] = [0, new Map([...this.#wishes].map(([id, { version }]) => [id, version]))];
     this.#post({ kind: 'status', status, covered: this.#covered });
     this.#show();
   }
@@ -1420,6 +1457,7 @@ class Client {
   #skipped = new Set(); // cursors that came before this tab
   #isTaking = false;
   #line;
+  #hurry = null; // ends the pause before the first token is asked for again
   #connected = null; #reconnects = -1; #touchedAt = performance.now(); #backAt = -Infinity; #typing = Promise.resolve();
 
   constructor(options) {
@@ -1454,7 +1492,8 @@ class Client {
       } catch ({ problem }) { // the page's own token() failed
         const retryMs = Math.round(growing(RETRY_MS, failures));
         this.#show({ ...IDLE, state: 'waiting', reason: 'token', retryMs, problem });
-        await pause(retryMs, this.#life.signal);
+        this.#hurry = new AbortController();
+        await pause(retryMs, this.#hurry.signal);
       }
     }
     if (this.#closed) return;
@@ -1486,11 +1525,11 @@ class Client {
     }
     document.addEventListener('visibilitychange', () => {
       if (isHidden()) return;
-      this.#link?.wake();
+      this.#again('wake');
       act();
     }, { signal });
     addEventListener('focus', act, { signal });
-    addEventListener('online', () => this.#link?.restart(), { signal });
+    addEventListener('online', () => this.#again('restart'), { signal });
     addEventListener('pagehide', () => this.#link?.suspend(), { signal });
     addEventListener('pageshow', ({ persisted }) => {
       if (!persisted) return;
@@ -1504,7 +1543,13 @@ class Client {
     if (this.status.state === 'displaced' && !isHidden() && performance.now() - this.#backAt >= RETRY_MOST_MS) this.reconnect();
   }
 
-  reconnect() { this.#link?.back(); }
+  reconnect() { this.#again('back'); }
+
+  /** Tries again, as how says: wake, restart or back. */
+  #again(how) {
+    this.#hurry?.abort();
+    this.#link?.[how]();
+  }
 
   // ---- events ----
 
@@ -1514,7 +1559,10 @@ class Client {
     const listener = (event) => fn(event); // one for each call, also of the same function
     if (!this.#listeners.has(pattern)) this.#listeners.set(pattern, new Set());
     this.#listeners.get(pattern).add(listener);
-    return () => this.#listeners.get(pattern)?.delete(listener);
+    return () => {
+      this.#listeners.get(pattern)?.delete(listener);
+      if (!this.#listeners.get(pattern)?.size) this.#listeners.delete(pattern);
+    };
   }
 
   onError(fn) {
@@ -1525,7 +1573,7 @@ class Client {
   }
 
   *#listenersOf(type) {
-    for (const [pattern, listeners] of this.#listeners) {
+    for (const [pattern, listeners] of [...this.#listeners]) { // those that there were
       // The hub's own are asked for by name.
       if (matches(pattern, type) && (pattern !== '*' || !type.startsWith('hub.'))) yield* [...listeners];
     }
@@ -1559,12 +1607,13 @@ class Client {
   #take(events) {
     this.#isTaking = true;
     if (this.status.transport === 'poll') this.#askSoon(); // what is not kept may be missed between two polls
-    for (const { type, data, cursor, until } of events) {
+    for (const event of events) {
+      const { type, data, cursor } = event;
       if (this.#closed) break;
       if (type === 'hub.ready') this.#line.begin(cursor);
       if (type === 'hub.gap') this.#askSoon();
       const body = type && parsed(data);
-      let work = new Work(until);
+      let work = new Work(this.#door.deadlines.of(event));
       if (type && !(type.startsWith('hub.') ? body : body?.type)) this.#door.complain('event', 'an event came that is none of the hub\'s; such are left out');
       else if (type.startsWith('hub.')) this.#tell({ type, payload: body }, work, this.#listenersOf(type));
       else if (type && !(this.#skipped.has(cursor) && this.#line.isPlace(cursor))) work = this.#receive(body, work);
@@ -1640,6 +1689,7 @@ class Client {
     if (!this.#closed) return;
     if (!this.#isTaking) this.#link?.close();
     this.#life.abort();
+    this.#hurry?.abort();
     this.#listeners.clear();
     this.#onStatus.clear();
     this.#onError.clear();
@@ -1742,7 +1792,7 @@ class Work {
   busy = 0;
   until;
 
-  constructor(until = Date.now() + HELD_MS) { this.until = until; }
+  constructor(until = performance.now() + HELD_MS) { this.until = until; }
 
   /** Those who failed and listen still. */
   again(listeners) {

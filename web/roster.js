@@ -5,6 +5,7 @@ import { advice } from './service.js';
 
 const SHOWN = 200;
 const EVERY_MS = 5000;
+const GONE_MS = 60_000; // after which who is offline, and past what is shown, is forgotten
 const RANK = { online: 0, away: 1, offline: 2 };
 
 /** panes() is who is here, of whom one may be asked where no service credential is. */
@@ -62,7 +63,10 @@ export function startRoster(service, panes) {
   }
 
   const render = soon(() => {
-    const list = [...people].sort(([a, one], [b, other]) => RANK[one.status] - RANK[other.status] || a.localeCompare(b));
+    const since = performance.now() - GONE_MS;
+    const list = [...people].sort(([a, one], [b, other]) => RANK[one.status] - RANK[other.status] || a.localeCompare(b))
+      .filter(([, { status, heardAt }], i) => i < SHOWN || status !== 'offline' || heardAt > since);
+    people = new Map(list);
     const [online, away] = ['online', 'away'].map((status) => list.filter(([, person]) => person.status === status).length);
     $('presence').replaceChildren(...list.slice(0, SHOWN).map(renderPerson));
     if (list.length > SHOWN) $('presence').append(el('li', 'meta', `and ${(list.length - SHOWN).toLocaleString()} more`));

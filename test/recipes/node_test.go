@@ -88,6 +88,7 @@ func TestNode(t *testing.T) {
 			node(t, dir, "node", "--experimental-websocket", "realtime.mjs", hub.URL, transport) // Node 20 has WebSocket by this name
 		})
 	}
+	t.Run("roster.mjs", func(t *testing.T) { node(t, dir, "node", "roster.mjs", hubtest.Path("web")) })
 	t.Run("devices.mjs", func(t *testing.T) { node(t, dir, "node", "devices.mjs", single.URL) })
 }
 

@@ -1,7 +1,7 @@
 // What realtime.js acknowledges, when, and where it resumes: alone, and for all tabs that share a stream.
 import assert from 'node:assert/strict';
 import { connect } from 'realtimehub';
-import { asked, channels, clock, hub, look, newPage, pass, publish, settled, streams } from './world.mjs';
+import { asked, channels, clock, hub, look, newPage, pass, publish, setClock, settled, streams } from './world.mjs';
 
 const SECOND = 1000, AGAIN = 3 * SECOND; // within which a stream that was lost is back
 const answer = (status, code) => new Response(JSON.stringify({ code }), { status, headers: { 'Content-Type': 'application/problem+json' } });
@@ -165,6 +165,50 @@ await test('what fails for ever is owed until its deadline, and in the way of no
   assert.equal(client.cursor, 'c-6');
 });
 
+// No clock tells how old an event is: hubs' differ, and a page's may be set.
+await test('a deadline is over by no clock', async () => {
+  const [listener, ends] = slow();
+  hub.says = { ackMs: SECOND, connectedAt: new Date(clock() + 60 * SECOND).toISOString() }; // by another hub than takes the events
+  await alone(listener);
+  await tells(1, '30s');
+  await ends(1, 'failed');
+  await tells(2, '2m');
+  await ends(2);
+  setClock(60 * SECOND);
+  await pass(32 * SECOND - SECOND / 5); // of which the first deadline is not over for as long as an acknowledgement may count
+  assert.deepEqual(acked(), []);
+  await pass(SECOND);
+  assert.deepEqual(acked(), ['c-2']);
+  setClock(-3600 * SECOND);
+  await tells(3, '5s');
+  await ends(3, 'failed');
+  await pass(8 * SECOND); // nor is it longer
+  assert.deepEqual(acked(), ['c-2', 'c-3']);
+  setClock(3540 * SECOND);
+});
+
+await test('a clock may run a little fast for hours', async () => {
+  await alone(() => Promise.reject(new Error('no')));
+  await tells(1, '10h');
+  await pass(36_017 * SECOND); // by a clock that gains 0.05 %
+  assert.deepEqual(acked(), []);
+  await pass(60 * SECOND);
+  assert.deepEqual(acked(), ['c-1']);
+});
+
+await test('what comes again has no longer, also where another tab leads by then', async () => {
+  const [one] = [await tab({}, () => Promise.reject(new Error('no'))), await tab({}, () => Promise.reject(new Error('no')))];
+  await tells(1, '30s');
+  await tells(2, '2m');
+  for (let i = 0; i < 6; i++) await cut();
+  one.client.close();
+  await pass(SECOND);
+  for (let i = 0; i < 4; i++) await cut();
+  assert.deepEqual(acked(), []);
+  await pass(3 * SECOND);
+  assert.deepEqual(acked().at(-1), 'c-1');
+});
+
 await test('an acknowledgement that was refused for now is sent again, another is not', async () => {
   await alone();
   let refusals = [() => answer(429, 'RateLimited'), () => answer(503, 'HubSilent'), () => new TypeError('no network')];
@@ -202,6 +246,18 @@ await test('a page that goes sends what waits, so that it outlives the page', as
   await tells(5, '30s');
   assert.deepEqual([acked().at(-1), isOpen], ['c-5', true]); // of a stream that has ended nothing is acknowledged
 });
+
+// Whoever was displaced does not come back by itself, and after a drain only later: no resume acknowledges it in time.
+for (const reason of ['replaced', 'drain']) {
+  await test(`what waits to be acknowledged is sent as the hub ends the stream: ${reason}`, async () => {
+    await alone();
+    await tells(1, '30s');
+    await tells(2, '30s');
+    streams[0].say('hub.closing', { reason, retryMs: 60 * SECOND });
+    await pass(5 * SECOND);
+    assert.deepEqual([acked(), open[0].client.status.reason], [['c-1', 'c-2'], reason]);
+  });
+}
 
 await test('an acknowledgement that is under way as the page goes is sent once more', async () => {
   const { happens } = await alone();
@@ -311,7 +367,8 @@ await test('a tab that came after an event has not handled it, whoever leads', a
   assert.equal(resumed(), 'c-0');
   await pass(20 * SECOND);
   assert.deepEqual([two.heard, acked()], [[2], []]);
-  await pass(20 * SECOND);
+  for (let i = 0; i < 4; i++) await cut(); // it comes again, and is owed no longer
+  await pass(SECOND);
   assert.deepEqual(acked(), ['c-2']); // the service has been told of 1
 });
 

@@ -2,7 +2,7 @@
 // it ends only where nothing can change, and says what is wrong, but nothing of a token.
 import assert from 'node:assert/strict';
 import { connect } from 'realtimehub';
-import { asked, clock, hub, newPage, pass, publish, settled, streams } from './world.mjs';
+import { asked, clock, hub, newPage, pass, publish, settled, streams, timers } from './world.mjs';
 
 const happens = newPage();
 const SECOND = 1000;
@@ -62,6 +62,41 @@ await test('a day of refusals is a few questions a minute', { client: { token: a
   await pass(24 * 3600 * SECOND);
   assert.equal(is().state, 'waiting');
   assert.ok(connects() < 24 * 60 * 4 && n < 24 * 60 * 4, `${connects()} tries, ${n} tokens`);
+});
+// What the hub answers by a status says when to come back, as hub.closing does.
+const full = (seconds = '120', type = 'application/problem+json', body = '{"code":"HubFull"}') => new Response(body, { status: 503, headers: { 'Content-Type': type, 'Retry-After': seconds } });
+for (const transport of ['sse', 'poll']) {
+  await test(`a full hub, by ${transport}`, { client: { ...open, transport }, answer: () => full() }, async ({ client, is }) => {
+    assert.deepEqual([is().state, is().reason, is().problem.code, is().retryMs], ['waiting', 'unreachable', 'HubFull', 120 * SECOND]);
+    for (const type of ['online', 'visibilitychange']) happens(type);
+    await pass(119 * SECOND);
+    assert.equal(asked.length, 1);
+    for (const answer of [() => full('1'), () => full('120', 'text/html')]) { // soon, and who stands in between
+      hub.answer = answer;
+      client.reconnect();
+      await settled();
+      assert.ok(is().retryMs <= 45 * SECOND);
+      const { length } = asked;
+      happens('online');
+      await settled();
+      assert.equal(asked.length, length + 1);
+    }
+  });
+}
+await test('a refusal that comes when another try is under way', { client: open }, async ({ is }) => {
+  let end;
+  const late = full('120', undefined, new ReadableStream({ start: (out) => { end = () => { out.enqueue(Buffer.from('{"code":"HubFull"}')); out.close(); }; } }));
+  hub.answer = () => late;
+  happens('online');
+  await settled();
+  hub.answer = () => undefined;
+  happens('online');
+  await settled();
+  end();
+  await settled();
+  publish(1);
+  await settled();
+  assert.deepEqual([is().state, connects()], ['live', 3]);
 });
 // A login in another tab sets the cookie.
 let isLoggedIn = false;
@@ -151,6 +186,24 @@ for (const [token, detail] of [
     });
   }
 }
+
+for (const share of [false, true]) {
+  for (const [what, again] of [['reconnect()', ({ reconnect }) => reconnect()], ...['online', 'visibilitychange'].map((type) => [type, () => happens(type)])]) {
+    let works = false;
+    await test(`the first token() fails, then ${what}, sharing ${share}`, { client: { share, token: () => (works ? person() : '') } }, async ({ client, is }) => {
+      await pass(600 * SECOND);
+      works = true;
+      again(client);
+      await settled();
+      assert.equal(is().state, 'live');
+    });
+  }
+}
+await test('a client that is closed as its first token() fails', { client: { share: true, token: () => '' } }, async ({ client }) => {
+  client.close();
+  await settled();
+  assert.equal(timers.size, 0);
+});
 
 await test('calls that the hub refuses', { client: { ...open, presence: 'none' } }, async ({ client }) => {
   hub.answer = ({ path }) => (path.endsWith('/typing') ? problem(403, 'NotAMember') : undefined);

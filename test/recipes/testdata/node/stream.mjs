@@ -164,6 +164,34 @@ await test('repeats', {}, async ({ heard }) => {
   assert.deepEqual(heard, [1, 2]);
 });
 
+// A page may listen for each thing that it shows, for as long as it shows it.
+await test('patterns', {}, async ({ client }) => {
+  const { endsWith } = String.prototype, heard = [];
+  let asked = 0;
+  String.prototype.endsWith = function (end) { // with which an event's type is compared with a pattern
+    if (this.startsWith('order.')) asked++;
+    return endsWith.call(this, end);
+  };
+  for (let i = 0; i < 1000; i++) {
+    const off = [1, 2].map(() => client.on(`order.${i}`, () => {}));
+    for (const end of [...off, ...off]) end();
+  }
+  const again = () => { // for one event at a time
+    const off = client.on('order.7', ({ payload }) => {
+      heard.push(payload);
+      off();
+      again();
+    });
+  };
+  again();
+  publish('once', 'order.7');
+  publish('twice', 'order.7');
+  await settled();
+  String.prototype.endsWith = endsWith;
+  assert.deepEqual(heard, ['once', 'twice']);
+  assert.ok(asked <= 2, `${asked} patterns`);
+});
+
 // Long lists are said once the stream is there: proxies take no long address.
 const many = (n, name) => Array.from({ length: n }, (_, i) => `${name}${i}`);
 await test('long lists', { types: many(199, 'long.type.of.an.event.'), presence: many(190, 'user:somebody-') }, async ({ is, client }) => {
@@ -217,8 +245,19 @@ await test('token', { ...ofPerson, token: async () => person(3600) }, async () =
   assert.equal(renewals(), 3);
   assert.equal(new Set(asked.map(({ headers }) => headers.Authorization)).size, 4); // each time a new one
 });
+await test('a token that the hub did not take is not the stream\'s', { ...ofPerson, token: async () => person(3600) }, async ({ is }) => {
+  hub.answer = ({ method }) => (method === 'PUT' ? problem(503, { code: 'HubSilent' }) : undefined);
+  await pass(3_590_000);
+  const tries = calls('PUT').length;
+  assert.ok(tries > 1 && tries < 10, `${tries} tries`);
+  hub.answer = () => undefined;
+  await pass(9000);
+  assert.equal(calls('PUT').length, tries + 1);
+  await pass(3_500_000); // the next is due as the token that was taken ends
+  assert.deepEqual([calls('PUT').length, is().reconnects], [tries + 1, 0]);
+});
 await test('token of the hub\'s time', { ...ofPerson, token: async () => person(3600) }, async () => { // our clock may be wrong
-  streams[0].ready({ connectedAt: new Date(clock() + 1_800_000).toISOString() });
+  streams[0].ready({ connectionId: 'new', connectedAt: new Date(clock() + 1_800_000).toISOString() });
   await pass(1_745_000);
   assert.equal(calls('PUT').length, 1);
 });

@@ -1,7 +1,7 @@
 // What the tabs that share a stream are told, whoever leads, leaves, stands still or comes back.
 import assert from 'node:assert/strict';
 import { connect } from 'realtimehub';
-import { asked, channels, hub, look, lose, newPage, pass, publish, setClock, settled, stealInSecret, streams } from './world.mjs';
+import { asked, channels, clock, hub, look, lose, newPage, pass, publish, setClock, settled, stealInSecret, streams } from './world.mjs';
 
 const SECOND = 1000, HOUR = 3600 * SECOND;
 const calls = (method) => asked.filter((request) => request.method === method);
@@ -70,6 +70,20 @@ await test('who leads next goes on where it is', async () => {
   assert.deepEqual([two, three, four].map(({ is }) => is().state), ['live', 'live', 'live']);
 });
 
+await test('a tab that was opened after an event is not told of it, whoever leads next', async () => {
+  const [one, two] = [await tab(), await tab()];
+  await tells(1);
+  await pass(SECOND); // both have handled it
+  const three = await tab();
+  one.client.close();
+  await settled();
+  await tells(2);
+  two.client.close();
+  await settled();
+  await tells(3);
+  assert.deepEqual([two.heard, three.heard], [[1, 2], [2, 3]]);
+});
+
 await test('an idle leader is left alone', async () => {
   const [one] = [await tab(), await tab()];
   await pass(60 * SECOND);
@@ -125,6 +139,19 @@ await test('what is no longer kept is a gap', async () => {
   await tells(4);
   await tells(5);
   assert.deepEqual(two.heard, ['gap unknown', 5]);
+});
+
+await test('places alone are not kept for ever', async () => {
+  const [, two] = [await tab(), await tab()];
+  two.channel.isDeaf = true;
+  for (let i = 0; i < 6000; i++) { // of what nobody here gets
+    streams[0].raw(`id: c-${i}-of-others\n\n`);
+    if (i % 10 === 9) await settled();
+  }
+  two.channel.isDeaf = false;
+  await tells(1);
+  await tells(2);
+  assert.deepEqual(two.heard, ['gap unknown', 2]);
 });
 
 await test('what came in pieces counts whole', async () => {
@@ -260,6 +287,7 @@ await test('the clock is set back, a tab comes back', async () => {
   await settled();
   await tells(4);
   assert.deepEqual(one.heard, [1, 'gap unknown', 3, 4]);
+  setClock(HOUR);
 });
 await test('the clock is set back, and all tabs come back', async () => {
   const [one, two] = [await tab(), await tab()];
@@ -278,6 +306,7 @@ await test('the clock is set back, and all tabs come back', async () => {
   await pass(100); // they ask each other, and wait no longer than for the answer
   await tells(4);
   assert.deepEqual([one.heard, two.heard], [[1, 2, 3, 4], [1, 2, 3, 4]]);
+  setClock(HOUR);
 });
 
 // A leader is deposed while a new tab waits for its word; it still hears the others, and does not know yet.
@@ -312,6 +341,49 @@ await test('a leader that is refused ends alone; who looks at a tab has the lead
   three.happens('visibilitychange');
   await settled();
   assert.deepEqual([two, three].map(({ is }) => is().state), ['live', 'live']);
+});
+
+// Each has a token() of its own: that of a page whose session is over fails, or gives one that is refused.
+const jwt = (claims) => ['{}', JSON.stringify(claims), ''].map((part) => Buffer.from(part).toString('base64url')).join('.');
+const person = (more) => jwt({ tenant: 't', sub: 'user:me', exp: clock() / 1000 + 3600, ...more });
+const withToken = (token) => tab({ tenant: undefined, profile: undefined, token });
+console.error = () => {};
+for (const [reason, next] of [['token', () => { throw new Error('logged out'); }], ['refused', () => person({ jti: 'revoked' })]]) {
+  await test(`a leader that waits for its own token: ${reason}`, async () => {
+    let isOver = false;
+    const one = await withToken(() => (isOver ? next() : person({ exp: clock() / 1000 + 10 })));
+    const two = await withToken(() => person());
+    await tells(1);
+    isOver = true;
+    await pass(10 * SECOND);
+    hub.answer = ({ headers }) => (Buffer.from(headers.Authorization.split('.')[1], 'base64').includes('revoked') ? new Response('{"code":"InvalidCredential"}', { status: 401, headers: { 'Content-Type': 'application/problem+json' } }) : undefined);
+    streams[0].say('hub.closing', { reason: 'expired', retryMs: 0 });
+    await pass(1);
+    assert.deepEqual([one, two].map(({ is }) => is().reason), [reason, reason]);
+    await pass(4 * SECOND);
+    await tells(2);
+    assert.deepEqual([one, two].map(({ is, heard }) => [is().state, is().leader, heard]), [['live', false, [1, 2]], ['live', true, [1, 2]]]);
+  });
+}
+
+await test('tabs whose tokens fail wait longer each time, and for nobody', async () => {
+  let n = 0, isOver = false;
+  const token = () => {
+    if (isOver && ++n) throw new Error('logged out');
+    return person({ exp: clock() / 1000 + 10 });
+  };
+  const [one, two] = [await withToken(token), await withToken(() => token())];
+  isOver = true;
+  await pass(11 * SECOND);
+  n = 0;
+  streams[0].say('hub.closing', { reason: 'expired', retryMs: 0 });
+  await pass(3600 * SECOND);
+  assert.ok(n > 60 && n < 250, `${n} tokens were asked for`);
+  isOver = false; // after a login
+  const follower = [one, two].find(({ is }) => !is().leader);
+  follower.client.reconnect();
+  await settled();
+  assert.deepEqual([one, two, follower].map(({ is }) => [is().state, is().leader]), [['live', one === follower], ['live', two === follower], ['live', true]]);
 });
 
 await test('a cursor is one tab\'s', async () => {

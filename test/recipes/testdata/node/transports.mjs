@@ -45,6 +45,7 @@ async function test(name, options, run) {
     throw error;
   }
 }
+const jwt = (seconds) => ['{}', JSON.stringify({ tenant: 't', sub: 'user:me', exp: clock() / 1000 + seconds }), ''].map((part) => Buffer.from(part).toString('base64url')).join('.');
 const cut = async () => {
   streams[0].close();
   await pass(6 * SECOND);
@@ -193,6 +194,19 @@ await test('a quiet socket in a hidden page', { transport: 'websocket' }, async 
 globalThis.setInterval = every;
 delete globalThis.WebSocket;
 
+// A connection that goes on says when it began, which tells nothing of the hub's clock by then.
+let given = 0;
+await test('a token, after an hour of one connection', { tenant: undefined, profile: undefined, transport: 'poll', token: () => { given++; return jwt(3600); } }, async ({ is }) => {
+  hub.says = { connectedAt: new Date(clock()).toISOString() };
+  await pass(1800 * SECOND);
+  happens('online');
+  await settled();
+  assert.deepEqual([is().state, given], ['live', 1]);
+  await pass(1790 * SECOND);
+  hub.says = {};
+  assert.deepEqual([given, asked.filter(({ method }) => method === 'PUT').length], [2, 1]);
+});
+
 // What is not kept may have changed between two polls, so who watches asks again after each.
 await test('presence by polls', { transport: 'poll' }, async ({ client }) => {
   const questions = () => asked.filter(({ path }) => path === '/v1/presence').length;
@@ -208,7 +222,6 @@ await test('presence by polls', { transport: 'poll' }, async ({ client }) => {
 });
 
 // A token() that fails is no reason to end what goes on by polls, as long as the token before is good.
-const jwt = (seconds) => ['{}', JSON.stringify({ tenant: 't', sub: 'user:me', exp: clock() / 1000 + seconds }), ''].map((part) => Buffer.from(part).toString('base64url')).join('.');
 let tokens = 0;
 console.error = () => {};
 await test('a token that is still good', { tenant: undefined, profile: undefined, transport: 'poll', token: () => { if (tokens++) throw new Error('away'); return jwt(60); } }, async ({ heard, states }) => {

@@ -3,7 +3,8 @@
 // ---- time passes when it is told to ----
 
 const soon = globalThis.setImmediate;
-let now = 1_800_000_000_000, timers = new Set();
+let now = 1_800_000_000_000, ahead = 0; // what the pages' clock is, ms
+export const timers = new Set();
 const add = (fn, ms = 0, every = false) => {
   const timer = { fn, at: now + ms, every: every && ms };
   timers.add(timer);
@@ -12,7 +13,7 @@ const add = (fn, ms = 0, every = false) => {
 globalThis.setTimeout = (fn, ms) => add(fn, ms);
 globalThis.setInterval = (fn, ms) => add(fn, ms, true);
 globalThis.clearTimeout = globalThis.clearInterval = (timer) => timers.delete(timer);
-Date.now = () => now;
+Date.now = () => now + ahead;
 performance.now = () => now;
 
 /** Until all that could happen by now has. */
@@ -35,12 +36,9 @@ export async function pass(ms) {
   await settled();
 }
 
-/** The clock is set; what waits goes on waiting. */
-export function setClock(ms) {
-  for (const timer of timers) timer.at += ms;
-  now += ms;
-}
-export const clock = () => now;
+/** The pages' clock is set. The hub's is not, nor does anything else take notice: what waits goes on waiting. */
+export function setClock(ms) { ahead += ms; }
+export const clock = () => now; // the hub's
 
 // ---- the hub answers what the test has it answer ----
 
@@ -174,7 +172,10 @@ const locks = {
     waiting.push(one);
     grant();
   }),
-  query: async () => ({ held: held.map(({ name, mode }) => ({ name, mode })), pending: [] }),
+  query: async () => {
+    const [some, others] = [held, waiting].map((list) => list.map(({ name, mode }) => ({ name, mode })));
+    return { held: some, pending: others };
+  },
 };
 
 export const channels = []; // in the order in which they were opened
