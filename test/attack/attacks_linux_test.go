@@ -60,8 +60,8 @@ var attacks = map[string]attack{
 	"open_bodies":       {do: openBodies, meets: "body"},
 	"unread_streams":    {do: unreadStreams, beside: slowReader, meets: "202"},
 	"resets":            {do: resets, meets: "reset"},
-	"polls":             {do: polls, meets: "204"},
-	"junk_tokens":       {do: junkTokens, settings: manyKeys, unproven: true, meets: "401 InvalidToken"},
+	"polls":             {do: polls, meets: "200"},
+	"junk_tokens":       {do: junkTokens, settings: manyKeys, unproven: true, meets: "401 InvalidCredential"},
 }
 
 // Sizes of what is sent: as much as a hub takes by default.
