@@ -162,6 +162,8 @@ func TestSignalRHandshakeThatIsRefused(t *testing.T) {
 			"a stranger's token":  {asMe + "&id=forged", handshake, `{"error":"ConnectionNotFound: id: is not a connectionToken of this hub"}`},
 			"a token that served": {taken.query, handshake, `its stream has been opened already: negotiate again"}`},
 			"a bad filter":        {asMe + "&types=a%20b", handshake, `{"error":"InvalidField: types`},
+			"an unread filter":    {asMe + "&types=a.*;presence=none", handshake, `{"error":"InvalidField: types`},
+			"an unread token":     {asMe + "&id=%zz", handshake, `{"error":"InvalidField: id`},
 		} {
 			t.Run(name, func(t *testing.T) {
 				is := is.New(t)

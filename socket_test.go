@@ -152,6 +152,7 @@ func TestSocketThatIsRefused(t *testing.T) {
 		"with two":                  {"", []string{"Authorization", bearer(t), "Sec-WebSocket-Protocol", "realtime.v1, bearer." + token()}, 4403, `"code":"InvalidCredential"`},
 		"with one for later":        {"access_token=" + token("nbf", time.Now().Add(time.Minute).Unix()), nil, 1013, `{"reason":"pending"`},
 		"with fields at fault":      {"types=*&ack=perhaps&access_token=" + token(), nil, 4403, `"field":"ack"`},
+		"with one that is unread":   {"types=a.*;presence=none&access_token=" + token(), nil, 4403, `"field":"types"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
@@ -160,7 +161,7 @@ func TestSocketThatIsRefused(t *testing.T) {
 			is.True(strings.Contains(closing, tc.closing))
 		})
 	}
-	is.Equal(h.Stats().Refused[delivery.CloseRefused], int64(6))
+	is.Equal(h.Stats().Refused[delivery.CloseRefused], int64(7))
 	is.Equal(h.Stats().Refused[delivery.ClosePending], int64(1))
 	for _, headers := range [][]string{
 		{"Authorization", bearer(t)}, {"Sec-WebSocket-Protocol", "realtime.v1, bearer." + token()}, {"Cookie", tokenCookie + "=" + token()},

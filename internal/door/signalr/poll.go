@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/url"
 	"sync"
 	"time"
 
@@ -28,7 +27,7 @@ const (
 
 // poll serves a GET of long polling. The first one opens the session, and is answered at once.
 // What another hub holds it is asked for.
-func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pass Pass, who *access.Caller) error {
+func (d *Door) poll(w http.ResponseWriter, r *http.Request, pass Pass, who *access.Caller) error {
 	own := d.doors.Streams.Marked(pass.Session)
 	if p := d.polls.of(own); p != nil && p.who == pass.who() {
 		defer lobby.Pause(r)() // it is counted with its session
@@ -48,7 +47,7 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pa
 		d.opened.add(pass.Session, id)
 		return d.pollElsewhere(w, r, pass, id)
 	}
-	sub, err := d.subscription(r, query, pass, who, Polling)
+	sub, err := d.subscription(r, pass, who, Polling)
 	switch {
 	case err != nil:
 		return err
@@ -169,7 +168,7 @@ func (d *Door) pollFor(id uuid.UUID, who event.TenantProfile, wait time.Duration
 
 // End serves DELETE, by which a client that polls leaves. A stream's client just ends it.
 func (d *Door) End(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	pass, err := d.pass(r, r.URL.Query(), who)
+	pass, err := d.pass(r, who)
 	if err != nil {
 		return err
 	}

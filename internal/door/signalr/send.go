@@ -13,7 +13,7 @@ import (
 // Send serves the POST of what a client says: several records. Where one is malformed none is
 // heeded. Pings, which come from each client all the time, ask nothing of anybody.
 func (d *Door) Send(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	pass, err := d.pass(r, r.URL.Query(), who)
+	pass, err := d.pass(r, who)
 	if err != nil {
 		return err
 	}
