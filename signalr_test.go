@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -466,4 +468,35 @@ func TestSignalRPollsOfAHubBefore(t *testing.T) {
 	res, text := (&session{h, asMe + "&id=" + token, nil}).call(t, "GET", "")
 	is.Equal(res.StatusCode, http.StatusNotFound)
 	is.True(strings.Contains(text, "has ended"))
+}
+
+// leftWriter is an answer whose client has left.
+type leftWriter struct {
+	*httptest.ResponseRecorder
+	statuses int
+}
+
+func (w *leftWriter) WriteHeader(status int) {
+	w.statuses++
+	w.ResponseRecorder.WriteHeader(status)
+}
+func (*leftWriter) FlushError() error { return net.ErrClosed }
+
+// A client that leaves before its answer is no failure of the hub: nothing is logged, and no second answer
+// begun.
+func TestSignalRClientThatLeaves(t *testing.T) {
+	alone(t, "it reads one hub's log")
+	is := is.New(t)
+	var log syncBuffer
+	h := newTestHub(t)
+	h.API.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	s := h.negotiate(t, asMe)
+	for _, tc := range []struct{ method, body string }{{"GET", ""}, {"POST", touchRecord + "\x1e"}, {"DELETE", ""}} {
+		r := httptest.NewRequest(tc.method, "/signalr?"+s.query, strings.NewReader(tc.body))
+		r.Host = "localhost"
+		w := &leftWriter{ResponseRecorder: httptest.NewRecorder()}
+		h.API.Handler().ServeHTTP(w, r)
+		is.Equal(w.statuses, 1)
+	}
+	is.Equal(log.String(), "")
 }

@@ -193,7 +193,7 @@ func (d *Door) elsewhere(r *http.Request, pass Pass, who *access.Caller) (c *del
 	return c, err
 }
 
-// plain answers with text as SignalR's servers do.
+// plain answers with text as SignalR's servers do. The error is that the client has left.
 func plain(w http.ResponseWriter, status int, body []byte) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")

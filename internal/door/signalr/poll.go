@@ -57,7 +57,8 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, pass Pass, who *acce
 	if err := d.beginPolls(r, sub); err != nil {
 		return err
 	}
-	return plain(w, http.StatusOK, nil)
+	plain(w, http.StatusOK, nil) // a client that left is not our failure
+	return nil
 }
 
 // holder is the id of a session's connection, at the hub that has opened it, or had; zero: none is
@@ -185,7 +186,8 @@ func (d *Door) End(w http.ResponseWriter, r *http.Request, who *access.Caller) e
 			p.end()
 		}
 	}
-	return plain(w, http.StatusAccepted, nil)
+	plain(w, http.StatusAccepted, nil) // a client that left is not our failure
+	return nil
 }
 
 // polls are the sessions whose clients poll.
