@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"fmt"
 	"io"
 	"net/http"
@@ -384,6 +385,31 @@ func TestSocketIsNotListenedToAfterItsEnd(t *testing.T) {
 			_, err := io.WriteString(s, typing)
 			return err != nil
 		})
+		is.Equal(h.payloads(t, "acme", other), []string{""})
+	})
+}
+
+// Who was sent away has handled what it was sent all the same: an acknowledgement is taken behind the end,
+// and nothing else of the same text.
+func TestSocketAcknowledgesAfterItsEnd(t *testing.T) {
+	t.Parallel()
+	alone(t, "one hub is asked")
+	h := newTestHub(t)
+	h.changes(t, http.MethodPut, "/v1/tenants/acme/conversations/talk/members", `{"members":["user:me","user:other"]}`)
+	bothWays(t, h, func(t *testing.T, url string) {
+		is := is.New(t)
+		id := rand.Text()
+		other := h.open(t, "tenant=acme&profile=other")
+		s := h.bareSocket(t, url, meQuery+"&ack=true", "")
+		e := h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"`+id+`","type":"a.b","payload":1,"deadline":"1h","target":{"kind":"profile","profiles":["me"]}}`)
+		s.text(t)
+		for _, c := range h.streams.Connections("acme", &event.Profile{Type: "user", ID: "me"}) {
+			h.streams.Kick(c, delivery.CloseKicked)
+		}
+		io.WriteString(s, frameOf(textFrame, `{"n":1,"do":"typing","conversationId":"talk","state":"started"}`+"\n"+`{"n":2,"do":"ack","cursor":"`+e["cursor"].(string)+`"}`))
+		h.hasAcknowledged(t, id, "me")
+		is.True(strings.Contains(s.text(t), "hub.closing"))
+		is.Equal(s.closes(t), ws.StatusCode(4410)) // and no answer comes
 		is.Equal(h.payloads(t, "acme", other), []string{""})
 	})
 }

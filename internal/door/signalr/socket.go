@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"realtimehub/internal/access"
@@ -162,6 +163,9 @@ func (t *talk) Said(text []byte) {
 
 // invoke does what a record of so many bytes asks, and answers it.
 func (t *talk) invoke(m Message, size int) {
+	if t.socket.Closed() && !strings.EqualFold(m.Target, "ack") {
+		return
+	}
 	memory := t.socket.Memory()
 	defer memory.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), callTime)
