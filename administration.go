@@ -43,7 +43,7 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		return err
 	}
 	var faults problem.Faults
-	query := r.URL.Query()
+	query := faults.Query(r.URL.RawQuery)
 	var of *event.Profile
 	if text := query.Get("profile"); text != "" {
 		p := faults.Profile("profile", text)
@@ -118,7 +118,7 @@ func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who 
 		return err
 	}
 	var faults problem.Faults
-	p := faults.Profile("profile", r.URL.Query().Get("profile"))
+	p := faults.Profile("profile", faults.Query(r.URL.RawQuery).Get("profile"))
 	if err := faults.Err(); err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *acc
 		return err
 	}
 	var faults problem.Faults
-	query := r.URL.Query()
+	query := faults.Query(r.URL.RawQuery)
 	limit := request.PageLimit(&faults, query)
 	if err := faults.Err(); err != nil {
 		return err
@@ -180,7 +180,7 @@ func (a *administrator) outbox(w http.ResponseWriter, r *http.Request, who *acce
 		return err
 	}
 	var faults problem.Faults
-	query := r.URL.Query()
+	query := faults.Query(r.URL.RawQuery)
 	limit, after := request.PageLimit(&faults, query), seqOf(&faults, query)
 	if err := faults.Err(); err != nil {
 		return err
@@ -237,7 +237,7 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 		return err
 	}
 	var faults problem.Faults
-	query := r.URL.Query()
+	query := faults.Query(r.URL.RawQuery)
 	asked := request.ProfilesOf(&faults, query)
 	status := presence.Status(query.Get("status"))
 	if status != "" && status != presence.Online && status != presence.Away && status != presence.Offline {

@@ -68,11 +68,11 @@ func ask(handler http.Handler, method, target, body string, headers ...string) *
 	cancel()
 	r := httptest.NewRequest(method, target, strings.NewReader(body)).WithContext(ctx)
 	r.Host = "localhost"
-	if body != "" {
-		r.Header.Set("Content-Type", "application/json")
-	}
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Add(headers[i], headers[i+1])
+	}
+	if body != "" && r.Header.Get("Content-Type") == "" {
+		r.Header.Set("Content-Type", "application/json")
 	}
 	w := httptest.NewRecorder()
 	handler.ServeHTTP(w, r)
@@ -357,6 +357,9 @@ func TestScopesOfEveryRoute(t *testing.T) {
 			w := ask(handler, method, path, "{", header, value)
 			var body struct{ Code string }
 			json.Unmarshal(w.Body.Bytes(), &body)
+			if lacks := body.Code == "ScopeRequired" || body.Code == "TenantForbidden"; lacks != (w.Header().Get("WWW-Authenticate") == `Bearer realm="realtime", error="insufficient_scope"`) {
+				t.Errorf("%s: %d %s, WWW-Authenticate: %s", pattern, w.Code, body.Code, w.Header().Get("WWW-Authenticate")) // RFC 6750, section 3
+			}
 			return w.Code, body.Code
 		}
 		for name, scope := range map[string]any{"none": "", "absent": nil, "unknown": "superuser", "subscribe": "subscribe", "publish": "publish", "admin": "admin", "all": "subscribe  publish admin x"} {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"cmp"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"net"
@@ -162,6 +163,8 @@ func TestSignalRHandshakeThatIsRefused(t *testing.T) {
 			"a stranger's token":  {asMe + "&id=forged", handshake, `{"error":"ConnectionNotFound: id: is not a connectionToken of this hub"}`},
 			"a token that served": {taken.query, handshake, `its stream has been opened already: negotiate again"}`},
 			"a bad filter":        {asMe + "&types=a%20b", handshake, `{"error":"InvalidField: types`},
+			"an unread filter":    {asMe + "&types=a.*;presence=none", handshake, `{"error":"InvalidField: types`},
+			"an unread token":     {asMe + "&id=%zz", handshake, `{"error":"InvalidField: id`},
 		} {
 			t.Run(name, func(t *testing.T) {
 				is := is.New(t)
@@ -324,5 +327,28 @@ func TestSignalRSocketsThatWait(t *testing.T) {
 		first.accepted(t)
 		next, _ := asks(handshake)
 		next.ready(t)
+	})
+}
+
+// Who was sent away acknowledges behind the end, and says nothing else.
+func TestSignalRSocketAcknowledgesAfterItsEnd(t *testing.T) {
+	t.Parallel()
+	alone(t, "one hub is asked")
+	h := newTestHub(t)
+	h.changes(t, http.MethodPut, "/v1/tenants/acme/conversations/talk/members", `{"members":["user:me","user:other"]}`)
+	bothWays(t, h, func(t *testing.T, url string) {
+		is := is.New(t)
+		id := rand.Text()
+		other := h.open(t, "tenant=acme&profile=other")
+		s := dialSignalR(t, url, asMe+"&ack=true", "")
+		s.accepted(t)
+		e := h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"`+id+`","type":"a.b","payload":1,"deadline":"1h","target":{"kind":"profile","profiles":["me"]}}`)
+		s.record(t)
+		for _, c := range h.streams.Connections("acme", &event.Profile{Type: "user", ID: "me"}) {
+			h.streams.Kick(c, delivery.CloseKicked)
+		}
+		s.says(`{"type":1,"target":"StartTyping","arguments":["talk"]}`, `{"type":1,"target":"Ack","arguments":["`+e["cursor"].(string)+`"]}`)
+		h.hasAcknowledged(t, id, "me")
+		is.Equal(h.payloads(t, "acme", other), []string{""})
 	})
 }

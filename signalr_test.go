@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -466,4 +468,82 @@ func TestSignalRPollsOfAHubBefore(t *testing.T) {
 	res, text := (&session{h, asMe + "&id=" + token, nil}).call(t, "GET", "")
 	is.Equal(res.StatusCode, http.StatusNotFound)
 	is.True(strings.Contains(text, "has ended"))
+}
+
+// leftWriter is an answer whose client has left.
+type leftWriter struct {
+	*httptest.ResponseRecorder
+	statuses int
+}
+
+func (w *leftWriter) WriteHeader(status int) {
+	w.statuses++
+	w.ResponseRecorder.WriteHeader(status)
+}
+func (*leftWriter) FlushError() error { return net.ErrClosed }
+
+// A client that leaves before its answer is no failure of the hub: nothing is logged, and no second answer
+// begun.
+func TestSignalRClientThatLeaves(t *testing.T) {
+	alone(t, "it reads one hub's log")
+	is := is.New(t)
+	var log syncBuffer
+	h := newTestHub(t)
+	h.API.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	s := h.negotiate(t, asMe)
+	for _, tc := range []struct{ method, body string }{{"GET", ""}, {"POST", touchRecord + "\x1e"}, {"DELETE", ""}} {
+		r := httptest.NewRequest(tc.method, "/signalr?"+s.query, strings.NewReader(tc.body))
+		r.Host = "localhost"
+		w := &leftWriter{ResponseRecorder: httptest.NewRecorder()}
+		h.API.Handler().ServeHTTP(w, r)
+		is.Equal(w.statuses, 1)
+	}
+	is.Equal(log.String(), "")
+}
+
+// What the answer to a poll has is counted until it is read, however many answers one leaves unread; who has
+// no memory left for one comes back from its cursor.
+func TestSignalRAnswersUnderWayAreBounded(t *testing.T) {
+	alone(t, "it looks at one hub's memory")
+	is := is.New(t)
+	h := newTestHub(t)
+	s := h.negotiate(t, asMe)
+	var over sync.WaitGroup
+	poll := func(w http.ResponseWriter) {
+		r := httptest.NewRequest("GET", "/signalr?"+s.query, nil)
+		r.Host, r.RemoteAddr = "localhost", "192.0.2.7:1"
+		h.Handler.ServeHTTP(w, r)
+	}
+	poll(httptest.NewRecorder())
+	poll(httptest.NewRecorder()) // has hub.ready
+	is.Equal(h.quotas.Answers.Total(), int64(0))
+	const size = 50 << 10
+	var unread []*heldWriter
+	for n := range 3 {
+		h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["me"]}`, `"`+strings.Repeat("x", size)+`"`)
+		w := newHeldWriter()
+		unread = append(unread, w)
+		over.Go(func() { poll(w) })
+		<-w.writes
+		is.True(h.quotas.Answers.Total() >= int64(n+1)*size)
+	}
+	memory := h.quotas.Answer(event.TenantProfile{Tenant: "192.0.2.7"}) // who is charged in open mode
+	for n := 1 << 24; n > 0; n /= 2 {
+		for memory.Use(n) {
+		}
+	}
+	h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["me"]}`, `"`+strings.Repeat("x", size)+`"`)
+	w := httptest.NewRecorder()
+	poll(w)
+	is.Equal(w.Code, http.StatusServiceUnavailable)
+	is.True(strings.Contains(w.Body.String(), `"code":"AnswersBusy"`))
+	memory.Close()
+	for _, w := range unread {
+		close(w.reads)
+	}
+	over.Wait()
+	is.Equal(h.quotas.Answers.Total(), int64(0))
+	w = httptest.NewRecorder()
+	poll(w)
+	is.Equal(w.Code, http.StatusNotFound) // what it was not told would be lost
 }

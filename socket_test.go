@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"fmt"
 	"io"
 	"net/http"
@@ -152,6 +153,7 @@ func TestSocketThatIsRefused(t *testing.T) {
 		"with two":                  {"", []string{"Authorization", bearer(t), "Sec-WebSocket-Protocol", "realtime.v1, bearer." + token()}, 4403, `"code":"InvalidCredential"`},
 		"with one for later":        {"access_token=" + token("nbf", time.Now().Add(time.Minute).Unix()), nil, 1013, `{"reason":"pending"`},
 		"with fields at fault":      {"types=*&ack=perhaps&access_token=" + token(), nil, 4403, `"field":"ack"`},
+		"with one that is unread":   {"types=a.*;presence=none&access_token=" + token(), nil, 4403, `"field":"types"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
@@ -160,7 +162,7 @@ func TestSocketThatIsRefused(t *testing.T) {
 			is.True(strings.Contains(closing, tc.closing))
 		})
 	}
-	is.Equal(h.Stats().Refused[delivery.CloseRefused], int64(6))
+	is.Equal(h.Stats().Refused[delivery.CloseRefused], int64(7))
 	is.Equal(h.Stats().Refused[delivery.ClosePending], int64(1))
 	for _, headers := range [][]string{
 		{"Authorization", bearer(t)}, {"Sec-WebSocket-Protocol", "realtime.v1, bearer." + token()}, {"Cookie", tokenCookie + "=" + token()},
@@ -383,6 +385,31 @@ func TestSocketIsNotListenedToAfterItsEnd(t *testing.T) {
 			_, err := io.WriteString(s, typing)
 			return err != nil
 		})
+		is.Equal(h.payloads(t, "acme", other), []string{""})
+	})
+}
+
+// Who was sent away has handled what it was sent all the same: an acknowledgement is taken behind the end,
+// and nothing else of the same text.
+func TestSocketAcknowledgesAfterItsEnd(t *testing.T) {
+	t.Parallel()
+	alone(t, "one hub is asked")
+	h := newTestHub(t)
+	h.changes(t, http.MethodPut, "/v1/tenants/acme/conversations/talk/members", `{"members":["user:me","user:other"]}`)
+	bothWays(t, h, func(t *testing.T, url string) {
+		is := is.New(t)
+		id := rand.Text()
+		other := h.open(t, "tenant=acme&profile=other")
+		s := h.bareSocket(t, url, meQuery+"&ack=true", "")
+		e := h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"`+id+`","type":"a.b","payload":1,"deadline":"1h","target":{"kind":"profile","profiles":["me"]}}`)
+		s.text(t)
+		for _, c := range h.streams.Connections("acme", &event.Profile{Type: "user", ID: "me"}) {
+			h.streams.Kick(c, delivery.CloseKicked)
+		}
+		io.WriteString(s, frameOf(textFrame, `{"n":1,"do":"typing","conversationId":"talk","state":"started"}`+"\n"+`{"n":2,"do":"ack","cursor":"`+e["cursor"].(string)+`"}`))
+		h.hasAcknowledged(t, id, "me")
+		is.True(strings.Contains(s.text(t), "hub.closing"))
+		is.Equal(s.closes(t), ws.StatusCode(4410)) // and no answer comes
 		is.Equal(h.payloads(t, "acme", other), []string{""})
 	})
 }

@@ -73,8 +73,7 @@ func newSubscriber(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APICon
 }
 
 func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	query := r.URL.Query()
-	sub, err := door.Read(r, query, who)
+	sub, query, err := door.Read(r, who)
 	var faults problem.Faults
 	sub.Transport, sub.Encoding = delivery.TransportSSE, sse.Encoding{Unnamed: !door.Flag(&faults, query, "named", true)}
 	if err := errors.Join(err, faults.Err()); err != nil {
@@ -222,9 +221,10 @@ func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *access.
 }
 
 func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	tenant, profile, err := who.Client(r, r.URL.Query())
+	var faults problem.Faults
+	tenant, profile, err := who.Client(r, faults.Query(r.URL.RawQuery))
 	person := event.TenantProfile{Tenant: tenant, Profile: profile}
-	if err == nil {
+	if err = errors.Join(err, faults.Err()); err == nil {
 		err = s.verbs.Allow(person)
 	}
 	if err != nil {
@@ -251,9 +251,9 @@ func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *access.
 // visiblePresence is what the caller may see of others, whom the query names or, of a
 // POST, the body.
 func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	query := r.URL.Query()
-	tenant, viewer, err := who.Viewer(r, query)
 	var faults problem.Faults
+	query := faults.Query(r.URL.RawQuery)
+	tenant, viewer, err := who.Viewer(r, query)
 	asked := request.ProfilesOf(&faults, query)
 	if err := errors.Join(err, faults.Err()); err != nil {
 		return err

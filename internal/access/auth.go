@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -215,10 +216,10 @@ func (a *Auth) identify(r *http.Request, inQuery bool) (*Caller, Scope, error) {
 		return nil, 0, errCredential
 	}
 	if inQuery {
-		switch tokens := r.URL.Query()[tokenInQuery]; {
-		case len(tokens) == 1:
-			return a.token(r, tokens[0])
-		case len(tokens) > 1:
+		switch n := parameters(r, tokenInQuery); {
+		case n == 1:
+			return a.token(r, r.URL.Query().Get(tokenInQuery))
+		case n > 1:
 			return nil, 0, errCredential
 		}
 	}
@@ -232,6 +233,17 @@ func (a *Auth) identify(r *http.Request, inQuery bool) (*Caller, Scope, error) {
 		return a.token(r, cookie.Value)
 	}
 	return nil, 0, missing
+}
+
+// parameters counts the parameters of a name in the query, including those that net/url cannot read.
+func parameters(r *http.Request, name string) (n int) {
+	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
+		text, _, _ := strings.Cut(pair, "=")
+		if is, err := url.QueryUnescape(text); err == nil && is == name {
+			n++
+		}
+	}
+	return n
 }
 
 // cookies counts the cookies of a name, including those that net/http cannot read.

@@ -23,7 +23,11 @@ func (r *Refusal) Error() string { return r.Code + ": " + r.Detail }
 
 // Problem implements Answerer.
 func (r *Refusal) Problem() *problem.Problem {
-	return &problem.Problem{Status: r.Status, Code: r.Code, Detail: r.Detail, After: r.After}
+	p := &problem.Problem{Status: r.Status, Code: r.Code, Detail: r.Detail, After: r.After}
+	if r.Code == codeScope || r.Code == ErrTenant.Code { // RFC 6750, section 3
+		p.Header = http.Header{"Www-Authenticate": {`Bearer realm="realtime", error="insufficient_scope"`}}
+	}
+	return p
 }
 
 // Refusals that are the same for everybody.

@@ -52,8 +52,11 @@ func (o *otherHubs) join(nc *nats.Conn, cfg Config, log *sharedLog, rooms *share
 	return err
 }
 
-// silent tells the log of hubs that did not answer.
-func (o *otherHubs) silent(op cluster.CallOp, err error, nodes ...string) {
+// silent tells the log of hubs that did not answer, unless whoever asked has left before.
+func (o *otherHubs) silent(ctx context.Context, op cluster.CallOp, err error, nodes ...string) {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return
+	}
 	o.silence.Do(func() { o.logger.Warn("another hub does not answer", "nodes", nodes, "call", string(op), "err", err) })
 }
 
@@ -177,7 +180,7 @@ func (o *otherHubs) Ask(ctx context.Context, node [4]byte, c cluster.Call) (a cl
 	case errors.Is(err, peers.ErrGone):
 		return a, errors.Join(cluster.ErrElsewhere, err)
 	case err != nil:
-		o.silent(c.Op, err, name)
+		o.silent(ctx, c.Op, err, name)
 		return a, errors.Join(delivery.ErrSilent, err)
 	}
 	return a, nil
@@ -199,7 +202,7 @@ func (o *otherHubs) AskAll(ctx context.Context, c cluster.Call) (list []cluster.
 		}
 	}
 	if len(silent) > 0 {
-		o.silent(c.Op, delivery.ErrSilent, silent...)
+		o.silent(ctx, c.Op, delivery.ErrSilent, silent...)
 	}
 	return list, silent
 }

@@ -1,8 +1,11 @@
 package broker
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +16,7 @@ import (
 	"realtimehub/internal/broker/peers"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/event"
+	"realtimehub/internal/testkit"
 )
 
 // toldSessions keeps the last of other hubs' sessions that it was told of.
@@ -71,6 +75,19 @@ func TestActivityAsTheVersionBeforeTellsIt(t *testing.T) {
 	now := time.Now()
 	is.Equal(sessionRow{Active: now.Add(-time.Minute).UnixMilli()}.activeAt(now).Unix(), now.Add(-time.Minute).Unix())
 	is.Equal(sessionRow{Active: now.Add(time.Hour).UnixMilli()}.activeAt(now), now)
+}
+
+// The log tells of a hub that does not answer, unless whoever asked has left before.
+func TestSilenceOfOtherHubsIsLogged(t *testing.T) {
+	is := is.New(t)
+	var log testkit.Buffer
+	o := newOtherHubs(slog.New(slog.NewTextHandler(&log, nil)))
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	o.silent(ctx, cluster.CallPoll, context.Canceled, "x")
+	is.Equal(log.String(), "")
+	o.silent(t.Context(), cluster.CallPoll, context.DeadlineExceeded, "x")
+	is.True(strings.Contains(log.String(), "another hub does not answer"))
 }
 
 var (

@@ -62,8 +62,15 @@ func (c *Cluster) ask(ctx context.Context, node [4]byte, call Call) (Answer, err
 	case errors.Is(err, ErrElsewhere):
 		return Answer{}, nil
 	}
-	c.cfg.Delivery.Counts.Unanswered(1)
+	c.unanswered(ctx, 1)
 	return Answer{}, errors.Join(delivery.ErrSilent, err)
+}
+
+// unanswered counts hubs that did not answer, unless whoever asked has left before.
+func (c *Cluster) unanswered(ctx context.Context, hubs int) {
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		c.cfg.Delivery.Counts.Unanswered(hubs)
+	}
 }
 
 // holderOf is the mark of the hub that made a connection's id.
@@ -149,7 +156,7 @@ func (c *Cluster) Explain(ctx context.Context, tenant string, profiles []event.P
 		return why, connections, true
 	}
 	answers, silent := c.peers.AskAll(ctx, Call{Op: CallExplain, Tenant: tenant, Of: profiles, Sent: &e})
-	c.cfg.Delivery.Counts.Unanswered(len(silent))
+	c.unanswered(ctx, len(silent))
 	for _, a := range answers {
 		if len(a.Why) != len(profiles) || len(a.Each) != len(profiles) { // of the version before
 			silent = append(silent, "")
@@ -206,7 +213,7 @@ func (c *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) erro
 	case err != nil:
 		return err
 	case len(silent) > 0:
-		c.cfg.Delivery.Counts.Unanswered(len(silent))
+		c.unanswered(ctx, len(silent))
 		return delivery.ErrSilent
 	case slices.ContainsFunc(answers, func(a Answer) bool { return !a.Found }):
 		return room.ErrMembership // it has been logged there

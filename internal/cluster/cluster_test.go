@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"testing"
@@ -230,6 +231,28 @@ func TestARefreshThatAHubDoesNotAnswer(t *testing.T) {
 	}
 	r := newRig(t, &clustertest.Peers{AnswerAll: func(cluster.Call) ([]cluster.Answer, []string) { return []cluster.Answer{{Found: true}}, nil }}, refresher{})
 	is.NoErr(r.Refresh(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r"}))
+}
+
+// Whoever asks may leave before another hub has answered, which is not silent for that.
+func TestWhoAsksAnotherHubMayLeave(t *testing.T) {
+	is := is.New(t)
+	peers := &clustertest.Peers{
+		Answer:    func([4]byte, cluster.Call) (cluster.Answer, error) { return cluster.Answer{}, delivery.ErrSilent },
+		AnswerAll: func(cluster.Call) ([]cluster.Answer, []string) { return nil, []string{"x"} },
+	}
+	r := newRig(t, peers, refresher{})
+	ask := func(ctx context.Context) (unanswered int64) {
+		before := r.Streams.Stats().Unanswered
+		_, err := r.Find(ctx, remote(other, "me").ID.String())
+		is.True(errors.Is(err, delivery.ErrSilent))
+		r.Explain(ctx, "acme", []event.Profile{user("me")}, delivery.Sent{})
+		is.True(r.Refresh(ctx, "acme", event.Room{Kind: event.KindConversation, ID: "r"}) != nil)
+		return r.Streams.Stats().Unanswered - before
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	is.Equal(ask(ctx), int64(3))
+	leave()
+	is.Equal(ask(ctx), int64(0))
 }
 
 // refresher is a membership service that knows nobody.

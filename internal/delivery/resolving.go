@@ -23,19 +23,21 @@ func (m *Members) resolve(ctx context.Context, tenant string, room event.Room) (
 	ctx, cancel := context.WithTimeout(ctx, ResolveTime)
 	defer cancel()
 	roster, err := m.resolver.Resolve(ctx, tenant, room)
-	return roster, m.noAnswer(tenant, room, err)
+	return roster, m.noAnswer(ctx, tenant, room, err)
 }
 
-func (m *Members) noAnswer(tenant string, r event.Room, err error) error {
+func (m *Members) noAnswer(ctx context.Context, tenant string, r event.Room, err error) error {
 	if err == nil {
 		return nil
 	}
 	if wrong, ok := errors.AsType[*problem.FieldError](err); ok {
 		return wrong
 	}
-	m.complaint.Do(func() {
-		m.logger.Warn("the members of a room could not be resolved", "tenant", tenant, "room", r.ID, "err", err)
-	})
+	if !errors.Is(ctx.Err(), context.Canceled) { // whoever asked has not left before
+		m.complaint.Do(func() {
+			m.logger.Warn("the members of a room could not be resolved", "tenant", tenant, "room", r.ID, "err", err)
+		})
+	}
 	return errors.Join(room.ErrMembership, err)
 }
 
@@ -46,7 +48,7 @@ func (m *Members) resolveAll(ctx context.Context, rooms []room.Key) (rosters []*
 	errs := make([]error, len(rooms))
 	fair.ForEach(len(rooms), func(i int) { rosters[i], errs[i] = m.resolver.Resolve(ctx, rooms[i].Tenant, rooms[i].Room) })
 	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
-		return rosters, m.noAnswer(rooms[i].Tenant, rooms[i].Room, errs[i])
+		return rosters, m.noAnswer(ctx, rooms[i].Tenant, rooms[i].Room, errs[i])
 	}
 	return rosters, nil
 }
@@ -60,7 +62,7 @@ func (m *Members) Refresh(ctx context.Context, name string, r event.Room) error 
 	}
 	roster, err := service.Refresh(ctx, name, r)
 	if err != nil {
-		return m.noAnswer(name, r, err)
+		return m.noAnswer(ctx, name, r, err)
 	}
 	if t := m.tenants.find(name); t != nil {
 		if t.attached { // else nobody is here, and who publishes asks first

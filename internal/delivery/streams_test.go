@@ -238,7 +238,8 @@ func (awayResolver) Resolve(context.Context, string, event.Room) (*room.Roster, 
 	return nil, context.DeadlineExceeded
 }
 
-// A service that is away fails every call, and the log says so once a second.
+// A service that is away fails every call, and the log says so once a second. It is not away for a call that
+// was given up.
 func TestAServiceThatIsAwayIsLoggedOnceASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
@@ -246,6 +247,11 @@ func TestAServiceThatIsAwayIsLoggedOnceASecond(t *testing.T) {
 		h := newRig(t, func(cfg *Config) {
 			cfg.Resolver, cfg.Logger = awayResolver{}, slog.New(slog.NewTextHandler(&logs, nil))
 		})
+		left, leave := context.WithCancel(t.Context())
+		leave()
+		_, err := h.Members.resolve(left, "acme", event.Room{Kind: event.KindConversation, ID: "r"})
+		is.True(err != nil)
+		is.Equal(logs.String(), "")
 		for second := range 3 {
 			for i := range 100 {
 				_, err := h.Members.resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})

@@ -17,8 +17,9 @@ import (
 
 // Read reads what a client asks of a stream, by whichever door. Its transport, encoding and
 // cursor are the door's to say.
-func Read(r *http.Request, query url.Values, who *access.Caller) (s delivery.Subscription, err error) {
+func Read(r *http.Request, who *access.Caller) (s delivery.Subscription, query url.Values, err error) {
 	var faults problem.Faults
+	query = faults.Query(r.URL.RawQuery)
 	s.Tenant, s.Profile, err = who.Client(r, query)
 	s.Expires = who.Expires()
 	if types := query.Get("types"); types != "" {
@@ -33,7 +34,7 @@ func Read(r *http.Request, query url.Values, who *access.Caller) (s delivery.Sub
 	if r.TLS != nil {
 		s.Session = sessionBytes
 	}
-	return s, errors.Join(err, faults.Err())
+	return s, query, errors.Join(err, faults.Err())
 }
 
 // Flag reads a parameter that is true or false.

@@ -65,9 +65,13 @@ type Intake struct {
 // Serve publishes one event a line as they come. Answers go through a
 // spool, so that a client may write all it has before it reads anything.
 func Serve(w http.ResponseWriter, r *http.Request, in Intake) error {
-	results := r.URL.Query().Get("results")
+	var faults problem.Faults
+	results := faults.Query(r.URL.RawQuery).Get("results")
 	if results != "" && results != "all" { // else a misspelt one would show by what is missing only
-		return &problem.FieldError{Code: problem.CodeInvalidField, Field: "results", Index: -1, Detail: "must be all"}
+		faults.Add(problem.CodeInvalidField, "results", "must be all")
+	}
+	if err := faults.Err(); err != nil {
+		return err
 	}
 	if !in.Body.Use(linesBytes) {
 		return problem.ErrBodies

@@ -52,7 +52,7 @@ const writeTime = 30 * time.Second
 // Poll answers without a content once the time of the probe is over, as a poll is answered to which
 // nothing comes.
 func (s *Server) Poll(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	p, err := parse(r.URL.Query())
+	p, err := parse(r.URL.RawQuery)
 	if err != nil {
 		return err
 	}

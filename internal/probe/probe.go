@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strings"
 	"sync"
@@ -62,9 +61,10 @@ type probe struct {
 // probeID is what [rand.Text] makes.
 var probeID = regexp.MustCompile(`^([A-Z2-7]{26})?$`)
 
-// parse reads what a probe is to do; an error names all that is wrong.
-func parse(query url.Values) (p probe, err error) {
+// parse reads of a query what a probe is to do; an error names all that is wrong.
+func parse(raw string) (p probe, err error) {
 	var faults problem.Faults
+	query := faults.Query(raw)
 	duration := func(name string, otherwise, least, most time.Duration, zero bool, bad string) time.Duration {
 		text := query.Get(name)
 		if text == "" {
@@ -88,7 +88,7 @@ func parse(query url.Values) (p probe, err error) {
 // the hub does.
 func (s *Server) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	if r.Method == http.MethodHead {
-		_, err := parse(r.URL.Query())
+		_, err := parse(r.URL.RawQuery)
 		if err == nil {
 			sse.Header(w.Header())
 		}
@@ -105,7 +105,7 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, who *access.Calle
 
 // open begins what a request asks for. The caller serves the stream.
 func (s *Server) open(r *http.Request, who *access.Caller, encoding delivery.Encoding) (*engine.Stream, error) {
-	p, err := parse(r.URL.Query())
+	p, err := parse(r.URL.RawQuery)
 	if err != nil {
 		return nil, err
 	}

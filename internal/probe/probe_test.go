@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -80,9 +79,7 @@ func TestBounds(t *testing.T) {
 	} {
 		t.Run(query, func(t *testing.T) {
 			is := is.New(t)
-			values, err := url.ParseQuery(query)
-			is.NoErr(err)
-			p, err := parse(values)
+			p, err := parse(query)
 			is.NoErr(err)
 			is.Equal(p, want)
 		})
@@ -93,9 +90,7 @@ func TestBounds(t *testing.T) {
 	} {
 		t.Run(query, func(t *testing.T) {
 			is := is.New(t)
-			values, err := url.ParseQuery(query)
-			is.NoErr(err)
-			_, err = parse(values)
+			_, err := parse(query)
 			is.Equal(len(problem.Fields(err)), faults)
 		})
 	}

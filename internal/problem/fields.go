@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"realtimehub/internal/event"
@@ -92,6 +93,34 @@ func (f *Faults) Add(code Code, field, format string, args ...any) {
 	if !f.Full() && f.Take(FaultBytes) {
 		f.list = append(f.list, &FieldError{code, short(field), -1, short(fmt.Sprintf(format, args...))})
 	}
+}
+
+// Query reads a query. What of it cannot be read is a fault: without it a filter would filter nothing.
+func (f *Faults) Query(raw string) url.Values {
+	query, err := url.ParseQuery(raw)
+	if err == nil {
+		return query
+	}
+	whole := true
+	for pair := range strings.SplitSeq(raw, "&") {
+		if _, err := url.ParseQuery(pair); err != nil {
+			f.Add(CodeInvalidField, parameterIn(pair), "must be percent-encoded, a semicolon too (%%3B)")
+			whole = false
+		}
+	}
+	if whole {
+		f.Add(CodeInvalidField, "query", "has too many parameters")
+	}
+	return query
+}
+
+// parameterIn is the name in a pair that cannot be read; query: that cannot either.
+func parameterIn(pair string) string {
+	name, _, _ := strings.Cut(pair, "=")
+	if text, err := url.QueryUnescape(name); err == nil && !strings.Contains(name, ";") {
+		return text
+	}
+	return "query"
 }
 
 // Join adds faults that were gathered elsewhere.

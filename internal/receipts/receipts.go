@@ -108,8 +108,8 @@ type brief struct {
 
 // List answers what came of an event for its recipients, or for one profile.
 func (s *Server) List(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	query := r.URL.Query()
 	var faults problem.Faults
+	query := faults.Query(r.URL.RawQuery)
 	q := duty.Query{Limit: request.PageLimit(&faults, query)}
 	one := profileOf(&faults, query, "profile")
 	if after := profileOf(&faults, query, "after"); after != nil {

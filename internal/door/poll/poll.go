@@ -48,9 +48,8 @@ type question struct {
 }
 
 func read(r *http.Request, who *access.Caller) (q question, err error) {
-	query := r.URL.Query()
 	var faults problem.Faults
-	sub, err := door.Read(r, query, who)
+	sub, query, err := door.Read(r, who)
 	sub.Transport, sub.Encoding, sub.Linger = delivery.TransportPoll, encoding{}, lingerTime
 	sub.Cursor, sub.Client = query.Get("cursor"), strings.Clone(query.Get("client"))
 	if !event.ValidText(sub.Client) {

@@ -2,9 +2,9 @@ package signalr
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -79,8 +79,7 @@ type negotiated struct {
 // Negotiate gives a client the name of the session that it is to open. What the stream is to be
 // is in the query of each request, and told to be wrong here already.
 func (d *Door) Negotiate(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	query := r.URL.Query()
-	sub, err := door.Read(r, query, who)
+	sub, query, err := door.Read(r, who)
 	if err != nil {
 		return err
 	}
@@ -106,9 +105,11 @@ func errNoSession(why string) error {
 var errEnded = errNoSession("id: this connection has ended")
 
 // pass is what the query's connectionToken says, if it is the caller's own.
-func (d *Door) pass(r *http.Request, query url.Values, who *access.Caller) (Pass, error) {
+func (d *Door) pass(r *http.Request, who *access.Caller) (Pass, error) {
+	var faults problem.Faults
+	query := faults.Query(r.URL.RawQuery)
 	tenant, profile, err := who.Client(r, query)
-	if err != nil {
+	if err = errors.Join(err, faults.Err()); err != nil {
 		return Pass{}, err
 	}
 	pass, err := d.keys.Open(query.Get("id"))
@@ -123,11 +124,10 @@ func (d *Door) pass(r *http.Request, query url.Values, who *access.Caller) (Pass
 
 // Open serves the GET by which a client opens its stream, or polls it.
 func (d *Door) Open(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	query := r.URL.Query()
 	if socket.Upgrades(r) {
-		return d.onSocket(w, r, query, who)
+		return d.onSocket(w, r, who)
 	}
-	pass, err := d.pass(r, query, who)
+	pass, err := d.pass(r, who)
 	if err != nil {
 		return err
 	}
@@ -135,9 +135,9 @@ func (d *Door) Open(w http.ResponseWriter, r *http.Request, who *access.Caller) 
 	case r.Method == http.MethodHead:
 		return answer.NoContent(w)
 	case Polls(r):
-		return d.poll(w, r, query, pass, who)
+		return d.poll(w, r, pass, who)
 	}
-	return d.stream(w, r, query, pass, who)
+	return d.stream(w, r, pass, who)
 }
 
 // Polls says that a GET is a poll, and opens no stream.
@@ -146,11 +146,11 @@ func Polls(r *http.Request) bool {
 }
 
 // subscription is what a request that opens a session asks of its stream.
-func (d *Door) subscription(r *http.Request, query url.Values, pass Pass, who *access.Caller, over Transport) (delivery.Subscription, error) {
+func (d *Door) subscription(r *http.Request, pass Pass, who *access.Caller, over Transport) (delivery.Subscription, error) {
 	if time.Now().After(pass.Opens) {
 		return delivery.Subscription{}, errNoSession("id: " + errLate.Error())
 	}
-	sub, err := door.Read(r, query, who)
+	sub, query, err := door.Read(r, who)
 	sub.ID, sub.Transport, sub.Encoding, sub.Cursor = pass.Session, delivery.TransportSignalR, Encoding{over}, query.Get("cursor")
 	return sub, err
 }
@@ -193,7 +193,7 @@ func (d *Door) elsewhere(r *http.Request, pass Pass, who *access.Caller) (c *del
 	return c, err
 }
 
-// plain answers with text as SignalR's servers do.
+// plain answers with text as SignalR's servers do. The error is that the client has left.
 func plain(w http.ResponseWriter, status int, body []byte) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/url"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/answer"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
@@ -22,21 +22,21 @@ const (
 	pollTime  = 15 * time.Second         // that a poll waits for something to tell
 	farTime   = 5 * time.Second          // that it waits for another hub, whose death is noticed then
 	firstPoll = 2 * time.Second          // after negotiating: within that time a session that no hub is known to hold is a new one, though one is silent
-	pollBytes = pollRoom + chunk + 8<<10 // that a session takes: what waits, what is being written, and who writes it
+	pollBytes = pollRoom + chunk + 8<<10 // that a session takes: what waits for a poll, what waits for room, and who hands it on
 	chunk     = 64 << 10
 )
 
 // poll serves a GET of long polling. The first one opens the session, and is answered at once.
 // What another hub holds it is asked for.
-func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pass Pass, who *access.Caller) error {
+func (d *Door) poll(w http.ResponseWriter, r *http.Request, pass Pass, who *access.Caller) error {
 	own := d.doors.Streams.Marked(pass.Session)
 	if p := d.polls.of(own); p != nil && p.who == pass.who() {
 		defer lobby.Pause(r)() // it is counted with its session
 		asked := p.begin()
 		defer p.done(asked, idleTime) // a large answer may take its client longer
 		records, over := p.take(r.Context(), asked, pollTime)
-		told(w, r, records, over, p.end)
-		return nil
+		_, err := d.told(w, r, who, records, over, p.end)
+		return err
 	}
 	id, err := d.holder(r, pass, who)
 	switch {
@@ -46,9 +46,9 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pa
 		return errEnded
 	case id != uuid.Nil:
 		d.opened.add(pass.Session, id)
-		return d.pollElsewhere(w, r, pass, id)
+		return d.pollElsewhere(w, r, pass, who, id)
 	}
-	sub, err := d.subscription(r, query, pass, who, Polling)
+	sub, err := d.subscription(r, pass, who, Polling)
 	switch {
 	case err != nil:
 		return err
@@ -58,7 +58,8 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pa
 	if err := d.beginPolls(r, sub); err != nil {
 		return err
 	}
-	return plain(w, http.StatusOK, nil)
+	plain(w, http.StatusOK, nil) // a client that left is not our failure
+	return nil
 }
 
 // holder is the id of a session's connection, at the hub that has opened it, or had; zero: none is
@@ -81,7 +82,7 @@ func (d *Door) holder(r *http.Request, pass Pass, who *access.Caller) (uuid.UUID
 // pollElsewhere asks the hub that holds a session. Where nothing is proven the poll keeps its place
 // among strangers meanwhile: its session is paid for at that hub, and nothing of it at this one. Who
 // has proven something is no stranger any more, and pays.
-func (d *Door) pollElsewhere(w http.ResponseWriter, r *http.Request, pass Pass, id uuid.UUID) error {
+func (d *Door) pollElsewhere(w http.ResponseWriter, r *http.Request, pass Pass, who *access.Caller, id uuid.UUID) error {
 	lost := func() { d.cluster.Poll(context.WithoutCancel(r.Context()), id, pass.who(), 0) }
 	a, err := d.cluster.Poll(r.Context(), id, pass.who(), farTime)
 	switch {
@@ -93,23 +94,31 @@ func (d *Door) pollElsewhere(w http.ResponseWriter, r *http.Request, pass Pass, 
 	case !a.Found:
 		return errEnded
 	}
-	if told(w, r, a.Records, a.Over, lost) && len(a.Records) > 0 {
+	told, err := d.told(w, r, who, a.Records, a.Over, lost)
+	if told && len(a.Records) > 0 {
 		d.cluster.Poll(context.WithoutCancel(r.Context()), id, pass.who(), cluster.Told) // if it does not come through, the session ends
 	}
-	return nil
+	return err
 }
 
-// told answers a poll. Where the answer does not come through, what was in it is lost, and the
-// session is to end: its client begins anew from the cursor that it knows.
-func told(w http.ResponseWriter, r *http.Request, records []byte, over bool, lost func()) bool {
+// told answers a poll, and has the answer paid for until it is read: another poll may come before. Where
+// it does not come through, what was in it is lost, and the session is to end: its client begins anew
+// from the cursor that it knows.
+func (d *Door) told(w http.ResponseWriter, r *http.Request, who *access.Caller, records []byte, over bool, lost func()) (told bool, err error) {
 	if over {
-		return answer.NoContent(w) == nil
+		return true, answer.NoContent(w)
+	}
+	memory := d.doors.Quotas.Answer(who.Holder(r))
+	defer memory.Close()
+	if !memory.Use(len(records)) {
+		lost()
+		return false, allowance.ErrAnswers
 	}
 	if plain(w, http.StatusOK, records) != nil || r.Context().Err() != nil {
 		lost()
-		return false
+		return false, nil
 	}
-	return true
+	return true, nil
 }
 
 // beginPolls opens a session whose client polls.
@@ -169,7 +178,7 @@ func (d *Door) pollFor(id uuid.UUID, who event.TenantProfile, wait time.Duration
 
 // End serves DELETE, by which a client that polls leaves. A stream's client just ends it.
 func (d *Door) End(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	pass, err := d.pass(r, r.URL.Query(), who)
+	pass, err := d.pass(r, who)
 	if err != nil {
 		return err
 	}
@@ -186,7 +195,8 @@ func (d *Door) End(w http.ResponseWriter, r *http.Request, who *access.Caller) e
 			p.end()
 		}
 	}
-	return plain(w, http.StatusAccepted, nil)
+	plain(w, http.StatusAccepted, nil) // a client that left is not our failure
+	return nil
 }
 
 // polls are the sessions whose clients poll.

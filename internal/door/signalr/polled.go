@@ -140,6 +140,7 @@ func (p *poll) takeKept(asked chan struct{}, far bool) (records []byte, over boo
 	defer p.mu.Unlock()
 	switch {
 	case p.asks != asked:
+		token(p.more) // the other one's, which this one may have taken
 		return nil, true
 	case len(p.kept) == 0 && p.closed:
 		p.all.drop(p)

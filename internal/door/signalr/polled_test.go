@@ -86,6 +86,20 @@ func TestPollTakes(t *testing.T) {
 	})
 }
 
+// Who is told that there is something to take, and may not any more, passes it on.
+func TestPollPassesOnWhatItMayNotTake(t *testing.T) {
+	is := is.New(t)
+	p, _ := newPoll()
+	older := p.begin()
+	p.begin()
+	p.put([]byte("a\x1e"))
+	<-p.more // as the older one does that has yet to notice
+	_, over := p.takeKept(older, false)
+	is.True(over)
+	is.Equal(len(p.more), 1)
+	p.end()
+}
+
 // What another hub takes has to reach its client before the next poll: else the session ends, and
 // the client comes back with its cursor.
 func TestPollOfAnotherHub(t *testing.T) {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/url"
+	"strings"
 	"time"
 
 	"realtimehub/internal/access"
@@ -25,7 +25,7 @@ const (
 // onSocket opens a session over WebSocket. Nothing may come before the answer to its handshake: so
 // there is a connection once that was read. What is wrong is told by the answer, since a page sees
 // no status of a WebSocket.
-func (d *Door) onSocket(w http.ResponseWriter, r *http.Request, query url.Values, who *access.Caller) error {
+func (d *Door) onSocket(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	if err := socket.Check(r, ""); err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func (d *Door) onSocket(w http.ResponseWriter, r *http.Request, query url.Values
 		return nil
 	}
 	rest, err := shakeHands(text)
-	sub, wrong := d.subscriptionOnSocket(r, query, who)
+	sub, wrong := d.subscriptionOnSocket(r, who)
 	if err = errors.Join(err, wrong); err != nil {
 		opened.End(d.refused(err))
 		return nil
@@ -92,14 +92,14 @@ func (d *Door) firstText(w http.ResponseWriter, r *http.Request, holder event.Te
 
 // subscriptionOnSocket is subscription of a client that may not have negotiated: nothing but the
 // socket needs the name of its session.
-func (d *Door) subscriptionOnSocket(r *http.Request, query url.Values, who *access.Caller) (sub delivery.Subscription, err error) {
+func (d *Door) subscriptionOnSocket(r *http.Request, who *access.Caller) (sub delivery.Subscription, err error) {
 	pass := Pass{Opens: time.Now().Add(opening)}
-	if query.Has("id") {
-		if pass, err = d.pass(r, query, who); err != nil {
+	if r.URL.Query().Has("id") { // if it cannot be read, that is told below
+		if pass, err = d.pass(r, who); err != nil {
 			return sub, err
 		}
 	}
-	return d.subscription(r, query, pass, who, Sockets)
+	return d.subscription(r, pass, who, Sockets)
 }
 
 // shakeHands reads a handshake, and returns the records after it.
@@ -163,6 +163,9 @@ func (t *talk) Said(text []byte) {
 
 // invoke does what a record of so many bytes asks, and answers it.
 func (t *talk) invoke(m Message, size int) {
+	if t.socket.Closed() && !strings.EqualFold(m.Target, "ack") {
+		return
+	}
 	memory := t.socket.Memory()
 	defer memory.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), callTime)

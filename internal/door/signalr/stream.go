@@ -3,7 +3,6 @@ package signalr
 import (
 	"errors"
 	"net/http"
-	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -20,8 +19,8 @@ import (
 var errOpened = errNoSession("id: its stream has been opened already: negotiate again")
 
 // stream opens a session over Server-Sent Events.
-func (d *Door) stream(w http.ResponseWriter, r *http.Request, query url.Values, pass Pass, who *access.Caller) error {
-	sub, err := d.subscription(r, query, pass, who, Events)
+func (d *Door) stream(w http.ResponseWriter, r *http.Request, pass Pass, who *access.Caller) error {
+	sub, err := d.subscription(r, pass, who, Events)
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func (s *Session) Memory() *allowance.Call {
 
 // Received implements engine.Input.
 func (s *Session) Received(p []byte) {
-	if s.Over() {
+	if s.over {
 		return
 	}
 	var r reader
@@ -90,8 +90,11 @@ func (s *Session) Received(p []byte) {
 // Ended implements engine.Input.
 func (s *Session) Ended() { s.forget() }
 
-// Over says that nothing is listened to any more: a client has no say after hub.closing.
-func (s *Session) Over() bool { return s.over || s.Conn.Stream.Closed() }
+// Over says that nothing is listened to any more.
+func (s *Session) Over() bool { return s.over }
+
+// Closed says that the client has no say any more, since hub.closing, but to acknowledge what it was sent.
+func (s *Session) Closed() bool { return s.Conn.Stream.Closed() }
 
 // messageTime is how long a message may be on its way, as a request may be with its body.
 const messageTime = 30 * time.Second

@@ -50,8 +50,7 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller)
 	if err := Check(r); err != nil {
 		return err
 	}
-	query := r.URL.Query()
-	sub, err := door.Read(r, query, who)
+	sub, query, err := door.Read(r, who)
 	if err != nil {
 		return err
 	}

@@ -49,6 +49,9 @@ func (s *session) command(line []byte) (number []byte, err error) {
 		return numberIn(line), problem.ErrBodies
 	}
 	said, number, err := s.parse(line, memory)
+	if _, acknowledges := said.(*client.Ack); s.socket.Closed() && !acknowledges {
+		return nil, nil
+	}
 	if limit := s.door.verbs.Allow(s.socket.Person()); limit != nil {
 		return number, limit
 	}
