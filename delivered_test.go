@@ -205,6 +205,21 @@ func TestReceipts(t *testing.T) {
 	}
 }
 
+// An event that has just grown too old is not found by its cursor, from which on a history may still
+// be whole.
+func TestReceiptsOfWhatIsGone(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	h := newTestHub(t, keeping(1))
+	gone := h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")["cursor"].(string)
+	h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "2")
+	for _, of := range []string{"", "/receipts"} {
+		status, answer := h.answered(t, "GET", "/v1/tenants/acme/events/"+gone+of, "")
+		is.Equal(status, 404)
+		is.Equal(answer["code"], "EventNotFound")
+	}
+}
+
 // Receipts are of those who were in the room as the event took its place, whoever has left or joined it
 // since.
 func TestReceiptsOfWhoHasLeft(t *testing.T) {

@@ -51,6 +51,9 @@ func (h *Hub) Event(ctx context.Context, tenant, ref string) (*history.Entry, er
 		if len(page.Entries) == 1 && page.Entries[0].Cursor == at {
 			return page.Entries[0], nil
 		}
+		if errors.Is(err, history.ErrExpired) { // what comes after it is still there
+			err = nil
+		}
 		return nil, err
 	}
 	for after := ""; ; {
