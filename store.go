@@ -115,7 +115,7 @@ const outboxPart = 8
 
 // newOutbox keeps what services are told in this process.
 func newOutbox(quotas *allowance.Pools) outbox.Box {
-	return outbox.NewMemory(outbox.MemoryConfig{Bytes: quotas.State.All() / outboxPart, Held: quotas.State})
+	return outbox.NewMemory(outbox.MemoryConfig{Bytes: quotas.AllState() / outboxPart, Held: quotas.State})
 }
 
 // Tell puts into the outbox what services are told of people, connections and rooms, and sends

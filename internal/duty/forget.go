@@ -16,7 +16,7 @@ const (
 
 // fitLocked forgets what came of a tenant's oldest events if that takes more than its part.
 func (j *Judge) fitLocked(k *docket, now time.Time) {
-	most := j.cfg.Pools.State.All() / resultsPart
+	most := j.cfg.Pools.AllState() / resultsPart
 	if most == 0 {
 		most = mostResults
 	}

@@ -566,7 +566,7 @@ func TestResultsAreBounded(t *testing.T) {
 			came, _ := r.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: place}, Query{Limit: 1})
 			return came.Duty != nil
 		}
-		most := r.pools.State.All() / resultsPart
+		most := r.pools.AllState() / resultsPart
 		n := uint64(2 * most / openBytes)
 		for range n {
 			r.open(minute, "a")
@@ -620,7 +620,7 @@ func TestWhatIsRepeatedLate(t *testing.T) {
 		r.judge.cfg.Repeats = 2 * time.Hour
 		r.open(minute, "a")
 		r.Acknowledge(ack("a", 0, 1))
-		for range 2 * r.pools.State.All() / resultsPart / openBytes {
+		for range 2 * r.pools.AllState() / resultsPart / openBytes {
 			r.open(minute)
 		}
 		time.Sleep(30 * time.Minute)
