@@ -89,11 +89,7 @@ func (s *shelves) lock(tenant string, create bool) *shelf {
 			}
 			s.mu.Lock()
 			if h = s.tenants[tenant]; h == nil {
-				h = s.emptyLocked(tenant)
-				s.raiseLocked(tenant)
-				s.tenants[tenant] = h
-				s.account(h, shelfBytes)
-				s.ageLocked(h)
+				h = s.makeLocked(tenant)
 			}
 			s.mu.Unlock()
 			s.shrink()
@@ -104,6 +100,16 @@ func (s *shelves) lock(tenant string, create bool) *shelf {
 		}
 		h.mu.Unlock()
 	}
+}
+
+// makeLocked makes a tenant's shelf.
+func (s *shelves) makeLocked(tenant string) *shelf {
+	h := s.emptyLocked(tenant)
+	s.raiseLocked(tenant)
+	s.tenants[tenant] = h
+	s.account(h, shelfBytes)
+	s.ageLocked(h)
+	return h
 }
 
 // emptyLocked is a shelf without entries, of a tenant that may have been here before.
