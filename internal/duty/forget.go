@@ -43,9 +43,9 @@ func (j *Judge) sweepLocked(now time.Time) {
 	}
 	j.swept = now
 	for tenant, k := range j.dockets {
-		was := k.bytes
+		was := k.marksBytes()
 		k.rotate(now)
-		j.cfg.Pools.State.Force(tenant, k.bytes-was)
+		j.cfg.Pools.State.Force(tenant, k.marksBytes()-was)
 		if k.empty() {
 			delete(j.dockets, tenant)
 		}
@@ -59,7 +59,7 @@ func (j *Judge) Close() {
 	defer j.mu.Unlock()
 	j.closed = true
 	for tenant, k := range j.dockets {
-		bytes := k.bytes
+		bytes := k.marksBytes()
 		for _, o := range k.all {
 			bytes += o.bytes
 		}

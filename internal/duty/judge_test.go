@@ -584,6 +584,53 @@ func TestResultsAreBounded(t *testing.T) {
 	})
 }
 
+// Of a duty of many a piece of the recipients is looked at, and then others have the lock, which is one
+// for all tenants.
+func TestManyRecipientsAreLookedAtInPieces(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		var all []string
+		for i := range 2*piece + 1 {
+			all = append(all, fmt.Sprintf("p%04d", i))
+			if i%2 == 0 { // faster than whoever opens the duty
+				r.Acknowledge(ack(all[i], 0, 2))
+			}
+		}
+		r.absent["p0001"], r.absent["p2000"] = true, true
+		e := minute
+		e.ReportOffline = true
+		r.open(e, all...)
+		is.Equal(r.reported(), []string{"e1 offline: p0001"})
+		time.Sleep(time.Minute)
+		owe := strings.Fields(strings.Join(r.reported(), " "))
+		is.Equal(len(owe), 3+piece-1+piece/100) // who are named, and the event's name in each item
+		came, _ := r.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: len(all)})
+		is.Equal(came.Counts, map[State]int{Acknowledged: piece + 1, Reported: piece})
+		for i, result := range came.List {
+			is.Equal(result.State, []State{Acknowledged, Reported}[i%2])
+		}
+
+		var recipients []event.Profile
+		for _, p := range all {
+			recipients = append(recipients, user(p))
+		}
+		o := newOpen(New(&event.Event{ID: "e2", TenantID: "acme", Type: "a.b", Timestamp: time.Now()}, history.Cursor{Epoch: epoch, Seq: 2}, recipients), time.Now().Add(time.Minute), nil)
+		is.True(r.judge.enter(o, time.Now()))
+		is.Equal(o.answered, 0) // nobody was looked at
+		var pieces []int
+		r.judge.inPieces(len(all), func(from, to int) {
+			is.True(!r.judge.mu.TryLock())
+			o.docket.recall(o, from, to, time.Now())
+			pieces = append(pieces, o.answered)
+		})
+		is.Equal(pieces, []int{piece / 2, piece, piece + 1})
+		r.judge.await(o)
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		is.Equal(r.pools.State.Of("acme"), int64(0)) // nor is anything left, of acknowledgements or duties
+	})
+}
+
 // What came of many events is forgotten a piece at a time, and those that are left stay where they are.
 func TestManyAreForgottenInPieces(t *testing.T) {
 	judging(t, func(r *rig) {
