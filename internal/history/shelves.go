@@ -276,13 +276,26 @@ func (s *shelves) lookAt(h *shelf, at time.Time) {
 
 // aged takes out of their queue the shelves that sweep is to look at now.
 func (s *shelves) aged(now time.Time) (all []*shelf) {
+	for {
+		some := s.someAged(now)
+		all = append(all, some...)
+		if len(some) < agedPiece {
+			return all
+		}
+	}
+}
+
+// agedPiece is how many shelves are taken out before others have the lock.
+const agedPiece = 1000
+
+func (s *shelves) someAged(now time.Time) (some []*shelf) {
 	s.ranking.Lock()
 	defer s.ranking.Unlock()
-	for h, ok := s.aging.Next(now); ok; h, ok = s.aging.Next(now) {
+	for h, ok := s.aging.Next(now); ok && len(some) < agedPiece; h, ok = s.aging.Next(now) {
 		s.aging.Set(h, time.Time{})
-		all = append(all, h)
+		some = append(some, h)
 	}
-	return all
+	return some
 }
 
 // stats counts without waiting for a shelf that is busy.
