@@ -498,13 +498,38 @@ func TestComingBackAhead(t *testing.T) {
 			returns.Ahead(by(2, ack("a", 0, 9)))
 		}
 		returns.Ahead(by(1, ack("a", 0, 2)))
-		is.Equal(r.pools.State.Of("acme"), int64(mostEnded*endedBytes))
+		is.Equal(r.pools.State.Of("acme"), int64(personBytes+mostEnded*endedBytes))
 		came := slices.Concat(ended(0, 1), ended(1, 3), ended(3, 4))
 		is.Equal(len(came), 2)
 		is.Equal([]uint64{came[0].After, came[0].UpTo, came[1].After, came[1].UpTo}, []uint64{0, 1, 1, 2})
 		time.Sleep(3 * time.Hour)
 		is.Equal(ended(0, 1), nil)
-		is.Equal(r.pools.State.Of("acme"), int64(endedBytes))
+		is.Equal(r.pools.State.Of("acme"), int64(personBytes+endedBytes))
+	})
+}
+
+// What is kept of very many connections that have ended is forgotten a piece at a time.
+func TestManyThatHaveEndedAreForgottenInPieces(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		returns := NewReturns(r.pools)
+		ends := func(id string) {
+			a := ack(id, 0, 1)
+			a.Until = time.Now().Add(time.Hour)
+			returns.Ended(a)
+		}
+		ends("p0")
+		each := r.pools.State.Of("acme")
+		for i := range 2 * forgetPiece {
+			ends(fmt.Sprint("p", i+1))
+		}
+		time.Sleep(3 * time.Hour)
+		for i, left := range []int64{forgetPiece + 2, 3, 3, 4} { // with whoever has ended since
+			ends(fmt.Sprint("later", i))
+			is.Equal(r.pools.State.Of("acme")/each, left)
+		}
+		is.Equal(len(returns.Of(ack("p0", 0, 1), nil)), 0)
+		is.Equal(len(returns.Of(ack("later3", 0, 1), nil)), 1)
 	})
 }
 
@@ -533,7 +558,7 @@ func TestDutiesAreCounted(t *testing.T) {
 		time.Sleep(3 * time.Hour)
 		r.Ended(ack("b", 0, 100)) // has those forgotten that are too old
 		synctest.Wait()
-		is.Equal(r.pools.State.Of("acme"), int64(endedBytes))
+		is.Equal(r.pools.State.Of("acme"), int64(personBytes+endedBytes))
 		is.Equal(len(r.judge.dockets), 0)
 	})
 }
