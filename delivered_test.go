@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,7 +11,10 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
+	"realtimehub/internal/broker"
 	"realtimehub/internal/delivery"
+	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/inquiry"
 	"realtimehub/internal/outbox"
@@ -205,6 +209,21 @@ func TestReceipts(t *testing.T) {
 	}
 }
 
+// An event that has just grown too old is not found by its cursor, from which on a history may still
+// be whole.
+func TestReceiptsOfWhatIsGone(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	h := newTestHub(t, keeping(1))
+	gone := h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")["cursor"].(string)
+	h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "2")
+	for _, of := range []string{"", "/receipts"} {
+		status, answer := h.answered(t, "GET", "/v1/tenants/acme/events/"+gone+of, "")
+		is.Equal(status, 404)
+		is.Equal(answer["code"], "EventNotFound")
+	}
+}
+
 // Receipts are of those who were in the room as the event took its place, whoever has left or joined it
 // since.
 func TestReceiptsOfWhoHasLeft(t *testing.T) {
@@ -294,6 +313,61 @@ func TestAcknowledgedBehindTheEnd(t *testing.T) {
 	status, _ := node.fromOutside().Do(t, "POST", "/v1/connections/"+c.ConnectionID+"/ack", `{"cursor":"`+cursor+`"}`)
 	is.Equal(status, 204)
 	h.hasAcknowledged(t, "e1", "me")
+}
+
+// Nobody owes an acknowledgement of an id whose first was not stored: nothing is sent of the second,
+// which says so with no cursor.
+func TestDeadlineOfARepeatOfWhatIsNotStored(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	h := newTestHub(t)
+	for _, id := range []string{"x", "y"} {
+		const to = `"tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"profile","profiles":["me"]}`
+		h.accepted(t, "/v1/events", `{"id":"`+id+`","ephemeral":true,`+to+`}`)
+		again := h.accepted(t, "/v1/events", `{"id":"`+id+`","deadline":"1s",`+to+`}`)
+		is.Equal(again["duplicate"], true)
+		is.Equal(again["cursor"], nil)
+	}
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"later","type":"a.b","payload":1,"deadline":"2s","target":{"kind":"profile","profiles":["me"]}}`)
+	is.Equal(h.reported(t, "acme", 1), []string{"later me noConnection"})
+}
+
+// hangingUp is a log of which something is done as it is to take events, and once it has.
+type hangingUp struct {
+	history.Log
+	before, behind func()
+}
+
+func (l *hangingUp) Append(ctx context.Context, entries []*history.Entry) error {
+	l.before()
+	err := l.Log.Append(ctx, entries)
+	l.behind()
+	return err
+}
+
+// Who hangs up while an event with a deadline is stored may not send it again: it is owed all the same.
+func TestDeadlineOfAPublisherThatHangsUp(t *testing.T) {
+	t.Parallel()
+	alone(t, "it makes its own")
+	for _, when := range []string{"before", "behind"} {
+		t.Run(when, func(t *testing.T) {
+			is := is.New(t)
+			h := newNode(t, openDoor(t), access.RatesConfig{}, func(kept history.Limits, _ bool) *broker.Broker { return joinFolder(t, kept) })
+			h.nodes = []*testHub{h}
+			ctx, hangUp := context.WithCancel(t.Context())
+			log := &hangingUp{h.Hub.log, func() {}, func() {}}
+			if log.behind = hangUp; when == "before" {
+				log.before = hangUp
+			}
+			h.Hub.log = log
+			e := &event.Event{TenantID: "acme", ID: "e", Type: "a.b", Payload: []byte("1"), Deadline: time.Hour, Target: event.ToProfile(event.Profile{Type: "user", ID: "me"})}
+			_, err := h.Publish(ctx, []*event.Event{e})
+			is.NoErr(err)
+			list, answer := h.receipts(t, "acme", "e", "")
+			is.Equal(list, []string{"me owed noConnection"})
+			is.Equal(answer["counts"], map[string]any{"owed": 1.0})
+		})
+	}
 }
 
 // A tenant whose events owe more acknowledgements than its share has room for is refused further ones,

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -138,6 +139,9 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]delivery.Re
 		return nil, err
 	}
 	count := h.tenants.CountRemote(ctx, events) // meanwhile
+	if slices.ContainsFunc(events, func(e *event.Event) bool { return e.Deadline > 0 }) {
+		ctx = context.WithoutCancel(ctx) // a publisher that hangs up may never send them again, and nobody would owe them
+	}
 	if err := h.append(ctx, entries); err != nil {
 		return nil, err
 	}
@@ -199,10 +203,11 @@ func (h *Hub) unconfirmed(entries []*history.Entry, err error) error {
 }
 
 // oblige has the recipients of entries with a deadline owe an acknowledgement. If it fails,
-// sending them again with the same ids does it.
+// sending them again with the same ids does it. Of a duplicate whose first was not stored there is
+// nothing to acknowledge.
 func (h *Hub) oblige(ctx context.Context, entries []*history.Entry) error {
 	for _, e := range entries {
-		if e.Event.Deadline == 0 {
+		if e.Event.Deadline == 0 || e.Duplicate && e.Cursor.Seq == 0 {
 			continue
 		}
 		recipients, err := h.members.Recipients(ctx, e)

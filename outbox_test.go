@@ -14,6 +14,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/outbox"
+	"realtimehub/internal/plan"
 	"realtimehub/internal/settings"
 )
 
@@ -171,7 +172,7 @@ func TestAnOutboxThatIsFull(t *testing.T) {
 	var logs syncBuffer
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Logger = slog.New(slog.NewTextHandler(&logs, nil)) })
 	limit := h.outbox.Stats().Limit
-	is.Equal(limit, h.quotas.State.All()/outboxPart)
+	is.Equal(limit, plan.Of(1<<30).State/8) // as newNode has it, of which ids have a part
 	data := json.RawMessage(`{"text":"` + strings.Repeat("x", 1<<20) + `"}`)
 	for range limit>>20 + 5 {
 		is.NoErr(h.outbox.Put(t.Context(), "acme", "", []outbox.Draft{{Type: outbox.TypePresence, Data: data}}))

@@ -309,6 +309,12 @@ func TestPresenceOfManyInTheOrderAsked(t *testing.T) {
 			is.Equal(one["lastActiveAt"] == nil, one["status"] == "offline") // never seen
 		}
 		is.Equal(got, []string{"2 online", "9 offline", "1 online"})
+		_, all := h.do(t, "GET", path, "")
+		for query, want := range map[string]int{"profile=": len(all["profiles"].([]any)), "profile=&profile=9&profile=": 1} { // an empty one counts as absent
+			status, body := h.do(t, "GET", path+query, "")
+			is.Equal(status, 200)
+			is.Equal(len(body["profiles"].([]any)), want)
+		}
 	}
 }
 

@@ -51,6 +51,9 @@ func (h *Hub) Event(ctx context.Context, tenant, ref string) (*history.Entry, er
 		if len(page.Entries) == 1 && page.Entries[0].Cursor == at {
 			return page.Entries[0], nil
 		}
+		if errors.Is(err, history.ErrExpired) { // what comes after it is still there
+			err = nil
+		}
 		return nil, err
 	}
 	for after := ""; ; {
@@ -112,7 +115,7 @@ const outboxPart = 8
 
 // newOutbox keeps what services are told in this process.
 func newOutbox(quotas *allowance.Pools) outbox.Box {
-	return outbox.NewMemory(outbox.MemoryConfig{Bytes: quotas.State.All() / outboxPart, Held: quotas.State})
+	return outbox.NewMemory(outbox.MemoryConfig{Bytes: quotas.AllState() / outboxPart, Held: quotas.State})
 }
 
 // Tell puts into the outbox what services are told of people, connections and rooms, and sends

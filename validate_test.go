@@ -60,9 +60,14 @@ func TestEachFaultHasItsCode(t *testing.T) {
 		`{"target":{"kind":"profile","profiles":[{"type":"x"}]}}`:        "InvalidProfile target.profiles[0]",
 		`{"target":{"kind":"tenant","exclude":{"profiles":["x:"]}}}`:     "InvalidProfile target.exclude.profiles[0]",
 		`{"target":{"kind":"tenant","exclude":{"connectionIds":[5]}}}`:   "InvalidTarget target.exclude.connectionIds[0]",
-		`{"id":"a b"}`:              "InvalidEventId id",
-		`{"correlationId":"é"}`:     "InvalidCorrelationId correlationId",
-		`{"ephemeral":"yes"}`:       "InvalidField ephemeral",
+		`{"id":"a b"}`:          "InvalidEventId id",
+		`{"correlationId":"é"}`: "InvalidCorrelationId correlationId",
+		`{"ephemeral":"yes"}`:   "InvalidField ephemeral",
+		`{"target":{"kind":"profile","profiles":["a"]},"deadline":"1h1.5m2s"}`:    "",
+		`{"target":{"kind":"profile","profiles":["a"]},"deadline":"2000000us"}`:   "InvalidField deadline",
+		`{"target":{"kind":"profile","profiles":["a"]},"deadline":"2000000µs"}`:   "InvalidField deadline", // micro
+		`{"target":{"kind":"profile","profiles":["a"]},"deadline":"2000000μs"}`:   "InvalidField deadline", // mu
+		`{"target":{"kind":"profile","profiles":["a"]},"deadline":"1s9000000ns"}`: "InvalidField deadline",
 		`{"taget":1}`:               "UnknownField taget",
 		`{"TENANTID":"x"}`:          "UnknownField TENANTID",
 		`{"payload":"0123456789a"}`: "PayloadTooLarge payload",

@@ -172,7 +172,7 @@ func (p *publishedKeys) update(ctx context.Context) {
 			err = inURL.Err // it repeats the URL, which may hold a secret
 		}
 		wait = min(keysRetry<<min(p.failures, 10), keysRetryMost)
-		wait = wait/2 + rand.N(wait)
+		wait = wait/2 + rand.N(wait/2)
 		p.failures++
 		p.logger.Warn("jwks: the keys could not be fetched; those known before stay in use", "err", err, "retry", wait)
 	}

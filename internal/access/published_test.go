@@ -120,11 +120,15 @@ func TestUnknownKeysAreAskedFor(t *testing.T) {
 			expect(other, 503)
 		}
 		before := p.asked()
-		time.Sleep(10 * time.Minute)
-		is.True(p.asked()-before >= 600/45 && p.asked()-before <= 600/15+1)
+		for range 600 / 30 {
+			last := p.asked()
+			time.Sleep(30 * time.Second)
+			is.True(p.asked() > last)
+		}
+		is.True(p.asked()-before <= 600/15+1)
 		p.publish(t, map[string]*rsa.PrivateKey{"one": one})
 		_, after := status(good)
-		is.True(after > 0 && after <= 45*time.Second)
+		is.True(after > 0 && after <= 30*time.Second)
 		time.Sleep(after)
 		synctest.Wait()
 		expect(good, 200)

@@ -51,6 +51,9 @@ func New(memory plan.Memory) *Pools {
 	}
 }
 
+// AllState is the memory for state with that for ids; 0: no limit.
+func (p *Pools) AllState() int64 { return p.State.All() + p.IDs.All() }
+
 // Keep takes n bytes of state for a person, of their tenant's share as well. If refuse is set
 // it may take nothing instead, and return ErrTenant or ErrPerson.
 func (p *Pools) Keep(who event.TenantProfile, n int64, refuse bool) error {

@@ -17,7 +17,7 @@ type docket struct {
 	wide    []*open                               // and many, by place
 	lately  [2]sized.Table[event.Profile, []mark] // acknowledgements of this minute and the one before, by when they were kept
 	rotated time.Time                             // when the minute began
-	bytes   int64                                 // of lately
+	bytes   [2]int64                              // of lately
 	owed    int                                   // recipients who owe, of all duties
 	past    []*open                               // whose deadlines have come, in that order
 	results int64                                 // bytes of past
@@ -48,30 +48,41 @@ const (
 
 func newDocket(tenant string) *docket { return &docket{tenant: tenant, all: map[part]*open{}} }
 
+// marksBytes is what the acknowledgements of lately take.
+func (k *docket) marksBytes() int64 { return k.bytes[0] + k.bytes[1] }
+
 // empty says that nothing is kept.
 func (k *docket) empty() bool {
 	return len(k.all) == 0 && k.lately[0].Len() == 0 && k.lately[1].Len() == 0
 }
 
-// enter has a duty's recipients owe, but for those who have acknowledged it already.
+// enter has a duty's recipients owe, but for those who have acknowledged it already. Of a wide one
+// these are yet to be recalled.
 func (k *docket) enter(o *open, now time.Time) {
+	o.docket = k
 	k.all[o.part()] = o
 	k.owed += o.left
-	for i, p := range o.Recipients {
-		for _, marks := range [...][]mark{k.lately[0].Get(p), k.lately[1].Get(p)} {
-			if o.acked[i] == 0 && slices.ContainsFunc(marks, func(m mark) bool { return o.isAnsweredBy(&m) }) {
-				o.acknowledge(p, now)
-			}
-		}
-	}
 	if o.wide() {
 		at, _ := k.findWide(o.At.Seq)
 		k.wide = slices.Insert(k.wide, at, o)
 		return
 	}
+	k.recall(o, 0, len(o.Recipients), now)
 	for i, p := range o.Recipients {
 		if o.acked[i] == 0 {
 			k.narrow.Put(p, append(k.narrow.Get(p), o))
+		}
+	}
+}
+
+// recall notes who has acknowledged a duty before it was entered: of its recipients from one index on
+// and before another.
+func (k *docket) recall(o *open, from, to int, now time.Time) {
+	for i := from; i < to; i++ {
+		for _, marks := range [...][]mark{k.lately[0].Get(o.Recipients[i]), k.lately[1].Get(o.Recipients[i])} {
+			if o.acked[i] == 0 && slices.ContainsFunc(marks, func(m mark) bool { return o.isAnsweredBy(&m) }) {
+				o.answer(i, now)
+			}
 		}
 	}
 }
@@ -153,12 +164,12 @@ func (k *docket) keep(a Acknowledgement) {
 	}
 	if len(marks) == mostMarks {
 		marks = slices.Delete(marks, 0, 1)
-		k.bytes -= markBytes
+		k.bytes[0] -= markBytes
 	}
 	if marks == nil {
-		k.bytes += k.lately[0].Each() + a.Profile.Bytes()
+		k.bytes[0] += k.lately[0].Each() + a.Profile.Bytes()
 	}
-	k.bytes += markBytes
+	k.bytes[0] += markBytes
 	k.lately[0].Put(a.Profile, append(marks, a))
 }
 
@@ -172,12 +183,9 @@ func (k *docket) rotate(now time.Time) {
 		return
 	}
 	if now.Sub(k.rotated) >= 2*markTime {
-		k.lately[0] = sized.Table[event.Profile, []mark]{}
+		k.lately[0], k.bytes[0] = sized.Table[event.Profile, []mark]{}, 0
 	}
 	k.lately[1], k.lately[0] = k.lately[0], sized.Table[event.Profile, []mark]{}
+	k.bytes[1], k.bytes[0] = k.bytes[0], 0
 	k.rotated = now
-	k.bytes = 0
-	for p, marks := range k.lately[1].All() {
-		k.bytes += k.lately[1].Each() + p.Bytes() + markBytes*int64(len(marks))
-	}
 }

@@ -100,10 +100,11 @@ func (o *open) Due() *due.Item { return &o.due }
 // openBytes is what a duty takes beside its recipients and its event's names.
 const openBytes = 512
 
-// newOpen has a docket owe a duty.
-func newOpen(d *Duty, k *docket) *open {
+// newOpen is a duty that is to be judged at a time, of which it is known what has come.
+func newOpen(d *Duty, judgeAt time.Time, came []Result) *open {
 	n := len(d.Recipients)
-	o := &open{Duty: d, docket: k, acked: make([]uint32, n), reported: newBits(n), left: n}
+	o := &open{Duty: d, acked: make([]uint32, n), reported: newBits(n), left: n, judgeAt: judgeAt}
+	o.restore(came)
 	o.bytes = weight(d.Event, n)
 	for _, p := range d.Recipients {
 		o.bytes += p.Bytes() // which members share with their room, while they are in it
@@ -131,15 +132,19 @@ func (o *open) wide() bool { return len(o.Recipients) > mostNarrow }
 // its recipients.
 func (o *open) acknowledge(p event.Profile, at time.Time) bool {
 	i, found := slices.BinarySearchFunc(o.Recipients, p, event.CompareProfiles)
-	if !found || o.acked[i] > 0 {
-		return found
+	if found && o.acked[i] == 0 {
+		o.answer(i, at)
 	}
+	return found
+}
+
+// answer notes that the recipient of an index has acknowledged the event, who had not.
+func (o *open) answer(i int, at time.Time) {
 	o.acked[i] = o.since(at)
 	o.answered++
 	if !o.reported.has(i) {
 		o.settle(1)
 	}
-	return true
 }
 
 // lateAfter is how long after its deadline an event may be acknowledged: word of what was handled in
@@ -163,11 +168,10 @@ func (o *open) settle(n int) {
 	o.docket.owed -= n
 }
 
-// report notes that recipients have been reported.
-func (o *open) report(profiles []event.Profile) {
-	for _, p := range profiles {
-		i, found := slices.BinarySearchFunc(o.Recipients, p, event.CompareProfiles)
-		if !found || o.reported.has(i) {
+// report notes that recipients, by their index, have been reported.
+func (o *open) report(list []int) {
+	for _, i := range list {
+		if o.reported.has(i) {
 			continue
 		}
 		o.reported.set(i)
@@ -183,18 +187,9 @@ func (o *open) absent(p event.Profile) bool {
 	return is
 }
 
-// reportedEarly notes that those of the absent who owed were reported at a time.
-func (o *open) reportedEarly(at time.Time) {
-	if o.report(intersect(o.owing(), o.Absent)); o.earlyAt.IsZero() {
-		o.earlyAt = at
-	}
-}
-
-// reportedLate notes that those who owed at the deadline were reported at a time.
-func (o *open) reportedLate(owing []event.Profile, at time.Time) {
-	if o.report(owing); o.lateAt.IsZero() {
-		o.lateAt = at
-	}
+// onlyAbsent are those of some recipients, by their index, who were to be reported at once.
+func (o *open) onlyAbsent(list []int) []int {
+	return slices.DeleteFunc(list, func(i int) bool { return !o.absent(o.Recipients[i]) })
 }
 
 // waitsForEarly says that the absent are still to be reported.
@@ -217,15 +212,24 @@ func (o *open) restore(came []Result) {
 	}
 }
 
-// owing are those who have neither acknowledged the event nor been reported.
-func (o *open) owing() []event.Profile {
-	list := make([]event.Profile, 0, o.left)
-	for i, p := range o.Recipients {
+// owing adds those to a list, by their index, who have neither acknowledged the event nor been
+// reported: of the recipients from one index on and before another.
+func (o *open) owing(list []int, from, to int) []int {
+	for i := from; i < to; i++ {
 		if o.acked[i] == 0 && !o.reported.has(i) {
-			list = append(list, p)
+			list = append(list, i)
 		}
 	}
 	return list
+}
+
+// profiles are the recipients of some indexes.
+func (o *open) profiles(list []int) []event.Profile {
+	profiles := make([]event.Profile, len(list))
+	for n, i := range list {
+		profiles[n] = o.Recipients[i]
+	}
+	return profiles
 }
 
 // state is what came of the event for the recipient of an index.

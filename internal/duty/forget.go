@@ -16,7 +16,7 @@ const (
 
 // fitLocked forgets what came of a tenant's oldest events if that takes more than its part.
 func (j *Judge) fitLocked(k *docket, now time.Time) {
-	most := j.cfg.Pools.State.All() / resultsPart
+	most := j.cfg.Pools.AllState() / resultsPart
 	if most == 0 {
 		most = mostResults
 	}
@@ -43,9 +43,9 @@ func (j *Judge) sweepLocked(now time.Time) {
 	}
 	j.swept = now
 	for tenant, k := range j.dockets {
-		was := k.bytes
+		was := k.marksBytes()
 		k.rotate(now)
-		j.cfg.Pools.State.Force(tenant, k.bytes-was)
+		j.cfg.Pools.State.Force(tenant, k.marksBytes()-was)
 		if k.empty() {
 			delete(j.dockets, tenant)
 		}
@@ -59,7 +59,7 @@ func (j *Judge) Close() {
 	defer j.mu.Unlock()
 	j.closed = true
 	for tenant, k := range j.dockets {
-		bytes := k.bytes
+		bytes := k.marksBytes()
 		for _, o := range k.all {
 			bytes += o.bytes
 		}

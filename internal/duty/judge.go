@@ -79,32 +79,62 @@ func NewJudge(cfg Config) *Judge {
 // clock. came is what is known to have come of it for each; nil: nothing. One that is open, or was
 // lately, is left as it is, but for where it is kept.
 func (j *Judge) Open(d *Duty, due time.Time, came []Result) {
-	j.mu.Lock()
-	if j.closed {
-		j.mu.Unlock()
+	o, now := newOpen(d, due, came), time.Now()
+	if !j.enter(o, now) {
 		return
 	}
-	k := j.docketLocked(d.Event.TenantID)
-	o := newOpen(d, k)
-	o.judgeAt = due
+	if o.wide() {
+		j.inPieces(len(o.Recipients), func(from, to int) { o.docket.recall(o, from, to, now) })
+	}
+	if j.await(o) {
+		j.nudge()
+	}
+}
+
+// enter has its docket know a duty, unless it knows it already.
+func (j *Judge) enter(o *open, now time.Time) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return false
+	}
+	k := j.docketLocked(o.Event.TenantID)
 	if was := k.all[o.part()]; was != nil {
-		was.Kept = d.Kept
-		j.mu.Unlock()
-		return
+		was.Kept = o.Kept
+		return false
 	}
 	j.cfg.Pools.State.Force(k.tenant, o.bytes)
-	o.restore(came)
-	k.enter(o, time.Now())
+	k.enter(o, now)
 	j.stats.Open++
-	at := due
+	return true
+}
+
+// await has a duty judged once it is due, and says whether that is sooner than any other.
+func (j *Judge) await(o *open) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return false
+	}
+	at := o.judgeAt
 	if o.waitsForEarly() {
 		at = time.Now()
 	}
 	j.due.Set(o, at)
 	first, _ := j.due.First()
-	j.mu.Unlock()
-	if first == o {
-		j.nudge()
+	return first == o
+}
+
+// piece is how many recipients of a duty are looked at before others have the lock, which is one for
+// all tenants.
+const piece = 1000
+
+// inPieces does something with so many things, some at a time, with the lock.
+func (j *Judge) inPieces(n int, do func(from, to int)) {
+	for from := 0; from < n; from += piece {
+		j.mu.Lock()
+		do(from, min(from+piece, n))
+		j.mu.Unlock()
 	}
 }
 
@@ -117,7 +147,8 @@ func (j *Judge) Reported(tenant string, at history.Cursor, n int, when time.Time
 		return
 	}
 	if o := k.all[part{at.Seq, at.Epoch.Tag, n}]; o != nil && !o.over && o.earlyAt.IsZero() {
-		o.reportedEarly(when)
+		o.earlyAt = when
+		o.report(o.onlyAbsent(o.owing(nil, 0, len(o.Recipients))))
 		j.due.Set(o, o.judgeAt)
 	}
 }
@@ -131,9 +162,9 @@ func (j *Judge) Acknowledge(a Acknowledgement, kept time.Time) {
 		return
 	}
 	k := j.docketLocked(a.Tenant)
-	was := k.bytes
+	was := k.marksBytes()
 	k.acknowledge(a, kept)
-	j.cfg.Pools.State.Force(k.tenant, k.bytes-was)
+	j.cfg.Pools.State.Force(k.tenant, k.marksBytes()-was)
 }
 
 func (j *Judge) docketLocked(tenant string) *docket {
@@ -261,29 +292,46 @@ func (j *Judge) conclude(ctx context.Context, o *open, early bool, now time.Time
 	if err := j.reportAbsent(ctx, o, early, now); err != nil {
 		return err
 	}
-	j.mu.Lock()
-	owing, at := o.owing(), o.earlyAt
-	j.mu.Unlock()
 	if early {
 		if j.cfg.Early == nil {
 			return nil
 		}
+		j.mu.Lock()
+		at := o.earlyAt
+		j.mu.Unlock()
 		return j.cfg.Early(ctx, o.Duty, at)
 	}
-	if err := j.report(ctx, o.Duty, owing, keyOf(o.Duty), false, now); err != nil {
+	owing := j.owing(o)
+	if err := j.report(ctx, o.Duty, o.profiles(owing), keyOf(o.Duty), false, now); err != nil {
 		return err
 	}
-	j.mu.Lock()
-	o.reportedLate(owing, now)
+	j.reported(o, &o.lateAt, now, owing)
 	if j.cfg.Over == nil {
-		j.mu.Unlock()
 		return nil
 	}
+	j.mu.Lock()
 	came := Results{Counts: map[State]int{}}
 	o.results(Query{Limit: len(o.Recipients)}, &came)
 	kept := *o.Duty
 	j.mu.Unlock()
 	return j.cfg.Over(ctx, &kept, came)
+}
+
+// owing are the recipients of a duty, by their index, who have neither acknowledged it nor been reported.
+func (j *Judge) owing(o *open) []int {
+	list := make([]int, 0, len(o.Recipients))
+	j.inPieces(len(o.Recipients), func(from, to int) { list = o.owing(list, from, to) })
+	return list
+}
+
+// reported notes that recipients of a duty were reported, and when: the first time.
+func (j *Judge) reported(o *open, at *time.Time, when time.Time, list []int) {
+	j.inPieces(max(1, len(list)), func(from, to int) {
+		if at.IsZero() {
+			*at = when
+		}
+		o.report(list[from:min(to, len(list))])
+	})
 }
 
 // judgedLocked notes that a report was made, and that it was is kept, or has it made again.

@@ -498,13 +498,38 @@ func TestComingBackAhead(t *testing.T) {
 			returns.Ahead(by(2, ack("a", 0, 9)))
 		}
 		returns.Ahead(by(1, ack("a", 0, 2)))
-		is.Equal(r.pools.State.Of("acme"), int64(mostEnded*endedBytes))
+		is.Equal(r.pools.State.Of("acme"), int64(personBytes+mostEnded*endedBytes))
 		came := slices.Concat(ended(0, 1), ended(1, 3), ended(3, 4))
 		is.Equal(len(came), 2)
 		is.Equal([]uint64{came[0].After, came[0].UpTo, came[1].After, came[1].UpTo}, []uint64{0, 1, 1, 2})
 		time.Sleep(3 * time.Hour)
 		is.Equal(ended(0, 1), nil)
-		is.Equal(r.pools.State.Of("acme"), int64(endedBytes))
+		is.Equal(r.pools.State.Of("acme"), int64(personBytes+endedBytes))
+	})
+}
+
+// What is kept of very many connections that have ended is forgotten a piece at a time.
+func TestManyThatHaveEndedAreForgottenInPieces(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		returns := NewReturns(r.pools)
+		ends := func(id string) {
+			a := ack(id, 0, 1)
+			a.Until = time.Now().Add(time.Hour)
+			returns.Ended(a)
+		}
+		ends("p0")
+		each := r.pools.State.Of("acme")
+		for i := range 2 * forgetPiece {
+			ends(fmt.Sprint("p", i+1))
+		}
+		time.Sleep(3 * time.Hour)
+		for i, left := range []int64{forgetPiece + 2, 3, 3, 4} { // with whoever has ended since
+			ends(fmt.Sprint("later", i))
+			is.Equal(r.pools.State.Of("acme")/each, left)
+		}
+		is.Equal(len(returns.Of(ack("p0", 0, 1), nil)), 0)
+		is.Equal(len(returns.Of(ack("later3", 0, 1), nil)), 1)
 	})
 }
 
@@ -533,7 +558,7 @@ func TestDutiesAreCounted(t *testing.T) {
 		time.Sleep(3 * time.Hour)
 		r.Ended(ack("b", 0, 100)) // has those forgotten that are too old
 		synctest.Wait()
-		is.Equal(r.pools.State.Of("acme"), int64(endedBytes))
+		is.Equal(r.pools.State.Of("acme"), int64(personBytes+endedBytes))
 		is.Equal(len(r.judge.dockets), 0)
 	})
 }
@@ -566,7 +591,7 @@ func TestResultsAreBounded(t *testing.T) {
 			came, _ := r.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: place}, Query{Limit: 1})
 			return came.Duty != nil
 		}
-		most := r.pools.State.All() / resultsPart
+		most := r.pools.AllState() / resultsPart
 		n := uint64(2 * most / openBytes)
 		for range n {
 			r.open(minute, "a")
@@ -581,6 +606,53 @@ func TestResultsAreBounded(t *testing.T) {
 		is.True(!known(1))
 		is.True(known(last))
 		is.True(r.pools.State.Of("acme") <= most+1<<20)
+	})
+}
+
+// Of a duty of many a piece of the recipients is looked at, and then others have the lock, which is one
+// for all tenants.
+func TestManyRecipientsAreLookedAtInPieces(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		var all []string
+		for i := range 2*piece + 1 {
+			all = append(all, fmt.Sprintf("p%04d", i))
+			if i%2 == 0 { // faster than whoever opens the duty
+				r.Acknowledge(ack(all[i], 0, 2))
+			}
+		}
+		r.absent["p0001"], r.absent["p2000"] = true, true
+		e := minute
+		e.ReportOffline = true
+		r.open(e, all...)
+		is.Equal(r.reported(), []string{"e1 offline: p0001"})
+		time.Sleep(time.Minute)
+		owe := strings.Fields(strings.Join(r.reported(), " "))
+		is.Equal(len(owe), 3+piece-1+piece/100) // who are named, and the event's name in each item
+		came, _ := r.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: len(all)})
+		is.Equal(came.Counts, map[State]int{Acknowledged: piece + 1, Reported: piece})
+		for i, result := range came.List {
+			is.Equal(result.State, []State{Acknowledged, Reported}[i%2])
+		}
+
+		var recipients []event.Profile
+		for _, p := range all {
+			recipients = append(recipients, user(p))
+		}
+		o := newOpen(New(&event.Event{ID: "e2", TenantID: "acme", Type: "a.b", Timestamp: time.Now()}, history.Cursor{Epoch: epoch, Seq: 2}, recipients), time.Now().Add(time.Minute), nil)
+		is.True(r.judge.enter(o, time.Now()))
+		is.Equal(o.answered, 0) // nobody was looked at
+		var pieces []int
+		r.judge.inPieces(len(all), func(from, to int) {
+			is.True(!r.judge.mu.TryLock())
+			o.docket.recall(o, from, to, time.Now())
+			pieces = append(pieces, o.answered)
+		})
+		is.Equal(pieces, []int{piece / 2, piece, piece + 1})
+		r.judge.await(o)
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		is.Equal(r.pools.State.Of("acme"), int64(0)) // nor is anything left, of acknowledgements or duties
 	})
 }
 
@@ -620,7 +692,7 @@ func TestWhatIsRepeatedLate(t *testing.T) {
 		r.judge.cfg.Repeats = 2 * time.Hour
 		r.open(minute, "a")
 		r.Acknowledge(ack("a", 0, 1))
-		for range 2 * r.pools.State.All() / resultsPart / openBytes {
+		for range 2 * r.pools.AllState() / resultsPart / openBytes {
 			r.open(minute)
 		}
 		time.Sleep(30 * time.Minute)

@@ -65,14 +65,12 @@ func (j *Judge) reportAbsent(ctx context.Context, o *open, early bool, now time.
 		j.mu.Unlock()
 		return nil
 	}
-	owing := intersect(o.owing(), o.Absent)
 	j.mu.Unlock()
-	if err := j.report(ctx, o.Duty, owing, keyOf(o.Duty)+earlyKey, early, now); err != nil {
+	owing := o.onlyAbsent(j.owing(o))
+	if err := j.report(ctx, o.Duty, o.profiles(owing), keyOf(o.Duty)+earlyKey, early, now); err != nil {
 		return err
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	o.reportedEarly(now)
+	j.reported(o, &o.earlyAt, now, owing)
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/due"
 	"realtimehub/internal/event"
 	"realtimehub/internal/sized"
 )
@@ -19,9 +20,31 @@ type Returns struct {
 
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
-	ended sized.Table[event.TenantProfile, []Acknowledgement]
-	ahead sized.Table[event.TenantProfile, []Acknowledgement] // of clients that came back before it was known that they had left
-	swept time.Time
+	ended endings
+	ahead endings // of clients that came back before it was known that they had left
+}
+
+// endings are what connections were sent that have ended, by person.
+type endings struct {
+	of  sized.Table[event.TenantProfile, *ending]
+	due due.Queue[*ending] // by when some of it is to be forgotten
+}
+
+// ending is what connections of one person were sent.
+type ending struct {
+	who  event.TenantProfile
+	sent []Acknowledgement
+	due  due.Item
+}
+
+// Due implements [due.Owner].
+func (e *ending) Due() *due.Item { return &e.due }
+
+func (e *endings) sent(who event.TenantProfile) []Acknowledgement {
+	if p := e.of.Get(who); p != nil {
+		return p.sent
+	}
+	return nil
 }
 
 // NewReturns makes one that counts what it keeps.
@@ -29,9 +52,10 @@ func NewReturns(pools *allowance.Pools) *Returns { return &Returns{pools: pools}
 
 // Bounds of what is kept of connections that have ended.
 const (
-	mostEnded  = 8 // of one profile
-	endedBytes = 160
-	aheadTime  = time.Minute // within which another hub notices that a client has left
+	mostEnded   = 8 // of one profile
+	endedBytes  = 160
+	personBytes = 240         // of one that has any, beside them
+	aheadTime   = time.Minute // within which another hub notices that a client has left
 )
 
 // Ended keeps what a connection was sent and did not acknowledge, until sent.Until. One that owes
@@ -43,7 +67,7 @@ func (r *Returns) Ended(sent Acknowledgement) (acknowledged []Acknowledgement) {
 	defer r.mu.Unlock()
 	r.sweepLocked(time.Now())
 	who := event.TenantProfile{Tenant: sent.Tenant, Profile: sent.Profile}
-	for _, back := range r.ahead.Get(who) {
+	for _, back := range r.ahead.sent(who) {
 		if !sent.Until.IsZero() && sent.handledBy(back) {
 			acknowledged = append(acknowledged, sent.upTo(back))
 		}
@@ -67,20 +91,31 @@ func (r *Returns) Ahead(back Acknowledgement) {
 }
 
 // keepLocked keeps one more of a person. Of too many the one goes that others are not told from by it.
-func (r *Returns) keepLocked(in *sized.Table[event.TenantProfile, []Acknowledgement], who event.TenantProfile, a Acknowledgement) {
-	list := append(in.Get(who), a)
-	if len(list) > mostEnded {
+func (r *Returns) keepLocked(in *endings, who event.TenantProfile, a Acknowledgement) {
+	e := in.of.Get(who)
+	if e == nil {
+		e = &ending{who: who}
+		in.of.Put(who, e)
+		r.pools.State.Force(a.Tenant, personBytes)
+	}
+	e.sent = append(e.sent, a)
+	if len(e.sent) > mostEnded {
 		least := 0
-		for i := range list {
-			if list[i].After < list[least].After {
+		for i := range e.sent {
+			if e.sent[i].After < e.sent[least].After {
 				least = i
 			}
 		}
-		list = slices.Delete(list, least, least+1)
+		e.sent = slices.Delete(e.sent, least, least+1)
 	} else {
 		r.pools.State.Force(a.Tenant, endedBytes)
 	}
-	in.Put(who, list)
+	in.due.Set(e, e.until())
+}
+
+// until is when the first of it is to be forgotten.
+func (e *ending) until() time.Time {
+	return slices.MinFunc(e.sent, func(a, b Acknowledgement) int { return a.Until.Compare(b.Until) }).Until
 }
 
 // Of are the acknowledgements of a client that has come back with everything up to back.UpTo, of
@@ -88,7 +123,7 @@ func (r *Returns) keepLocked(in *sized.Table[event.TenantProfile, []Acknowledgem
 // that are still open, as the end of the one before may not have been noticed.
 func (r *Returns) Of(back Acknowledgement, others []Acknowledgement) (acknowledged []Acknowledgement) {
 	r.mu.Lock()
-	ended := r.ended.Get(event.TenantProfile{Tenant: back.Tenant, Profile: back.Profile})
+	ended := r.ended.sent(event.TenantProfile{Tenant: back.Tenant, Profile: back.Profile})
 	all := slices.Concat(others, ended)
 	r.mu.Unlock()
 	if back.Connection == uuid.Nil {
@@ -138,24 +173,27 @@ func unnamed(back Acknowledgement, all []Acknowledgement) []Acknowledgement {
 	return []Acknowledgement{last.upTo(back)}
 }
 
-// sweepLocked forgets connections that nobody can come back from in time, now and then.
+// sweepLocked forgets connections that nobody can come back from in time, but not too many: others wait.
 func (r *Returns) sweepLocked(now time.Time) {
-	if now.Sub(r.swept) < markTime {
-		return
-	}
-	r.swept = now
 	r.forgetLocked(&r.ended, now.Add(-Slack))
 	r.forgetLocked(&r.ahead, now)
 }
 
-func (r *Returns) forgetLocked(in *sized.Table[event.TenantProfile, []Acknowledgement], before time.Time) {
-	for who, list := range in.All() {
-		left := slices.DeleteFunc(slices.Clone(list), func(a Acknowledgement) bool { return a.Until.Before(before) })
-		r.pools.State.Give(who.Tenant, endedBytes*int64(len(list)-len(left)))
-		if len(left) == 0 {
-			in.Delete(who)
-		} else if len(left) < len(list) {
-			in.Put(who, left)
+func (r *Returns) forgetLocked(in *endings, before time.Time) {
+	for range forgetPiece {
+		e, any := in.due.Next(before)
+		if !any {
+			return
 		}
+		was := len(e.sent)
+		e.sent = slices.DeleteFunc(e.sent, func(a Acknowledgement) bool { return !a.Until.After(before) })
+		r.pools.State.Give(e.who.Tenant, endedBytes*int64(was-len(e.sent)))
+		if len(e.sent) > 0 {
+			in.due.Set(e, e.until())
+			continue
+		}
+		in.due.Set(e, time.Time{})
+		in.of.Delete(e.who)
+		r.pools.State.Give(e.who.Tenant, personBytes)
 	}
 }

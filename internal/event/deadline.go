@@ -23,7 +23,7 @@ const (
 // MinDeadline and MaxDeadline.
 func ParseDeadline(text string) (time.Duration, bool) {
 	d, err := time.ParseDuration(text)
-	return d, err == nil && d >= MinDeadline && d <= MaxDeadline && d%time.Millisecond == 0 && !strings.HasPrefix(text, "+")
+	return d, err == nil && d >= MinDeadline && d <= MaxDeadline && d%time.Millisecond == 0 && strings.Trim(text, "0123456789.hms") == ""
 }
 
 // AppendDeadline appends a deadline in its shortest form.

@@ -144,11 +144,16 @@ func (m *Memory) Detach(tenant string) {
 // returns an empty one, which is not kept.
 func (m *Memory) look(tenant string) *shelf {
 	h := m.shelves.lock(tenant, false)
-	if h == nil {
+	for h == nil {
 		m.shelves.mu.RLock()
+		made := m.shelves.tenants[tenant] != nil // meanwhile, and it has what was known of the tenant
 		h = m.shelves.emptyLocked(tenant)
 		m.shelves.mu.RUnlock()
-		h.mu.Lock()
+		if !made {
+			h.mu.Lock()
+			return h
+		}
+		h = m.shelves.lock(tenant, false)
 	}
 	m.shelves.evictLocked(h, time.Now())
 	return h

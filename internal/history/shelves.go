@@ -89,11 +89,7 @@ func (s *shelves) lock(tenant string, create bool) *shelf {
 			}
 			s.mu.Lock()
 			if h = s.tenants[tenant]; h == nil {
-				h = s.emptyLocked(tenant)
-				s.raiseLocked(tenant)
-				s.tenants[tenant] = h
-				s.account(h, shelfBytes)
-				s.ageLocked(h)
+				h = s.makeLocked(tenant)
 			}
 			s.mu.Unlock()
 			s.shrink()
@@ -104,6 +100,16 @@ func (s *shelves) lock(tenant string, create bool) *shelf {
 		}
 		h.mu.Unlock()
 	}
+}
+
+// makeLocked makes a tenant's shelf.
+func (s *shelves) makeLocked(tenant string) *shelf {
+	h := s.emptyLocked(tenant)
+	s.raiseLocked(tenant)
+	s.tenants[tenant] = h
+	s.account(h, shelfBytes)
+	s.ageLocked(h)
+	return h
 }
 
 // emptyLocked is a shelf without entries, of a tenant that may have been here before.
@@ -270,13 +276,26 @@ func (s *shelves) lookAt(h *shelf, at time.Time) {
 
 // aged takes out of their queue the shelves that sweep is to look at now.
 func (s *shelves) aged(now time.Time) (all []*shelf) {
+	for {
+		some := s.someAged(now)
+		all = append(all, some...)
+		if len(some) < agedPiece {
+			return all
+		}
+	}
+}
+
+// agedPiece is how many shelves are taken out before others have the lock.
+const agedPiece = 1000
+
+func (s *shelves) someAged(now time.Time) (some []*shelf) {
 	s.ranking.Lock()
 	defer s.ranking.Unlock()
-	for h, ok := s.aging.Next(now); ok; h, ok = s.aging.Next(now) {
+	for h, ok := s.aging.Next(now); ok && len(some) < agedPiece; h, ok = s.aging.Next(now) {
 		s.aging.Set(h, time.Time{})
-		all = append(all, h)
+		some = append(some, h)
 	}
-	return all
+	return some
 }
 
 // stats counts without waiting for a shelf that is busy.

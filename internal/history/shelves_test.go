@@ -278,3 +278,29 @@ func TestABusyHistoryKeepsNobodyFromOthers(t *testing.T) {
 	is.True(free)
 	is.Equal(s.lock("acme", false), nil)
 }
+
+// A tenant that comes back while somebody looks for it has missed nothing.
+func TestATenantThatComesBackAsItIsLookedFor(t *testing.T) {
+	is := is.New(t)
+	m := NewMemory(Limits{TTL: time.Minute})
+	e := &Entry{Event: &event.Event{ID: "e", TenantID: "acme", Type: "a.b", Target: event.ToTenant(), Timestamp: time.Now()}}
+	is.NoErr(m.Append(t.Context(), []*Entry{e}))
+	m.Sweep(time.Now().Add(time.Hour))
+	m.shelves.mu.Lock()
+	is.Equal(len(m.shelves.tenants), 0) // it is forgotten
+	var at Cursor
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		at, err = m.Find(context.Background(), "acme", e.Cursor.String(), nil)
+	}()
+	testkit.Eventually(t, func() bool { return testkit.WaitsIn("(*Memory).look") })
+	m.shelves.mu.Unlock() // who looks is told that there is none, and goes on once there is one
+	m.shelves.mu.Lock()
+	m.shelves.makeLocked("acme")
+	m.shelves.mu.Unlock()
+	<-done
+	is.NoErr(err)
+	is.Equal(at, e.Cursor)
+}

@@ -71,3 +71,23 @@ func TestASweepLooksAtWhatIsOld(t *testing.T) {
 	is.Equal(len(all), 1)
 	is.Equal(all[0].tenant, "7")
 }
+
+// However many shelves a sweep is to look at, others wait for a piece of them.
+func TestASweepLooksInPieces(t *testing.T) {
+	is := is.New(t)
+	m := NewMemory(Limits{TTL: time.Hour})
+	fill := func() {
+		for i := range 2*agedPiece + 1 {
+			_, err := m.Attach(t.Context(), fmt.Sprint(i))
+			is.NoErr(err)
+			m.Detach(fmt.Sprint(i))
+		}
+	}
+	fill()
+	for _, want := range []int{agedPiece, agedPiece, 1, 0} {
+		is.Equal(len(m.shelves.someAged(time.Now())), want)
+	}
+	fill()
+	m.Sweep(time.Now())
+	is.Equal(len(m.shelves.tenants), 0)
+}

@@ -9,6 +9,7 @@ type Sizes[K comparable] struct {
 
 	heap  []size[K] // none comes before the one at half of its number
 	at    map[K]int // in the heap
+	old   map[K]int // from which holders move to at; nil: none do
 	total int64
 }
 
@@ -19,7 +20,7 @@ type size[K comparable] struct {
 
 // Set is what a holder has from now on. Who has nothing is forgotten.
 func (s *Sizes[K]) Set(holder K, n int64) {
-	i, known := s.at[holder]
+	i, known := s.find(holder)
 	switch {
 	case known:
 		s.total += n - s.heap[i].n
@@ -40,6 +41,9 @@ func (s *Sizes[K]) Set(holder K, n int64) {
 	} else {
 		s.settle(i)
 	}
+	if s.old != nil {
+		s.move()
+	}
 }
 
 // Add is Set for so much more, or less; it returns what the holder has.
@@ -51,7 +55,7 @@ func (s *Sizes[K]) Add(holder K, n int64) int64 {
 
 // Of is what a holder has.
 func (s *Sizes[K]) Of(holder K) int64 {
-	if i, known := s.at[holder]; known {
+	if i, known := s.find(holder); known {
 		return s.heap[i].n
 	}
 	return 0
@@ -95,12 +99,42 @@ func (s *Sizes[K]) Len() int { return len(s.heap) }
 // Total is what all have.
 func (s *Sizes[K]) Total() int64 { return s.total }
 
-func (s *Sizes[K]) put(i int, x size[K]) { s.heap[i], s.at[x.holder] = x, i }
+// find is where in the heap a holder is.
+func (s *Sizes[K]) find(holder K) (i int, known bool) {
+	if i, known = s.at[holder]; !known && s.old != nil {
+		i, known = s.old[holder]
+	}
+	return i, known
+}
+
+func (s *Sizes[K]) put(i int, x size[K]) {
+	s.heap[i], s.at[x.holder] = x, i
+	if s.old != nil {
+		delete(s.old, x.holder)
+	}
+}
+
+// moveTogether is how many holders move at each change, so that no call waits for all of them.
+const moveTogether = 16
+
+func (s *Sizes[K]) move() {
+	moved := 0
+	for holder, i := range s.old {
+		if moved == moveTogether {
+			return
+		}
+		s.at[holder] = i
+		delete(s.old, holder)
+		moved++
+	}
+	s.old = nil
+}
 
 // removeAt takes one out, and puts the last into its place.
 func (s *Sizes[K]) removeAt(i int) {
 	s.total -= s.heap[i].n
 	delete(s.at, s.heap[i].holder)
+	delete(s.old, s.heap[i].holder)
 	end := len(s.heap) - 1
 	last := s.heap[end]
 	s.heap[end] = size[K]{} // which may point at something
@@ -111,9 +145,8 @@ func (s *Sizes[K]) removeAt(i int) {
 	}
 	if 4*end <= cap(s.heap) { // of a crowd that has gone nothing is kept
 		s.heap = append(make([]size[K], 0, 2*end), s.heap...)
-		s.at = make(map[K]int, end)
-		for i, x := range s.heap {
-			s.at[x.holder] = i
+		if s.old == nil {
+			s.at, s.old = map[K]int{}, s.at
 		}
 	}
 }

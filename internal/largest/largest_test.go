@@ -94,6 +94,33 @@ func TestWhoHasNothingIsForgotten(t *testing.T) {
 	is.Equal(len(sizes.at)+cap(sizes.heap), 0) // nothing is kept of them
 }
 
+// When very many go, what is known of the others moves a few at a time: nobody waits for all of it.
+func TestACrowdThatGoesMovesNobodyAtOnce(t *testing.T) {
+	is := is.New(t)
+	const crowd, few = 1 << 13, 16 + 14 // those that move, and one for each level of the heap
+	var sizes Sizes[int]
+	for i := range crowd {
+		sizes.Set(i, int64(i+1))
+	}
+	made := 0
+	for i := range crowd {
+		before := len(sizes.at)
+		sizes.Set(i, 0)
+		is.True(len(sizes.at)-before <= few)
+		if len(sizes.at) < before-1 { // it was made anew
+			made++
+			is.True(len(sizes.at) <= few)
+		}
+		is.Equal(sizes.Of(i), int64(0))
+		if next := i + 1 + i%7; next < crowd {
+			is.Equal(sizes.Of(next), int64(next+1))
+			who, _, _ := sizes.Most()
+			is.Equal(who, crowd-1)
+		}
+	}
+	is.True(made >= 3) // a quarter as large each time, about
+}
+
 func BenchmarkAdd(b *testing.B) {
 	var sizes Sizes[int]
 	for i := range 10_000 {

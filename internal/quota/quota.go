@@ -8,7 +8,6 @@
 package quota
 
 import (
-	"maps"
 	"sync"
 	"sync/atomic"
 )
@@ -24,7 +23,8 @@ type Pool[K comparable] struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	held map[K]int64 // no zeros
-	most int         // that held has had since it was made
+	old  map[K]int64 // from which holders move to held; nil: none do
+	most int         // that both have had since held was made
 }
 
 // New makes a pool of all; 0 lifts the limit. Each holder may have 1/part of what is
@@ -40,7 +40,7 @@ func (p *Pool[K]) Take(holder K, n int64) bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if left := p.all - p.total.Load() - n; p.all > 0 && n > 0 && (left < 0 || p.part > 0 && p.held[holder]+n > left/p.part) {
+	if left := p.all - p.total.Load() - n; p.all > 0 && n > 0 && (left < 0 || p.part > 0 && p.ofLocked(holder)+n > left/p.part) {
 		p.refused.Add(1)
 		return false
 	}
@@ -63,17 +63,45 @@ func (p *Pool[K]) Give(holder K, n int64) { p.Force(holder, -n) }
 
 func (p *Pool[K]) addLocked(holder K, n int64) {
 	p.total.Add(n)
-	if now := p.held[holder] + n; now != 0 {
+	now := p.ofLocked(holder) + n
+	delete(p.old, holder)
+	if now != 0 {
 		p.held[holder] = now
-		p.most = max(p.most, len(p.held))
+	} else {
+		delete(p.held, holder)
+	}
+	holders := len(p.held) + len(p.old)
+	p.most = max(p.most, holders)
+	if p.old == nil && holders < p.most/2 && p.most > 1024 { // a map never gets smaller
+		p.held, p.old, p.most = map[K]int64{}, p.held, holders
+	}
+	p.moveLocked()
+}
+
+// moveTogether is how many holders move at each change, so that no call waits for all of them.
+const moveTogether = 16
+
+func (p *Pool[K]) moveLocked() {
+	if p.old == nil {
 		return
 	}
-	delete(p.held, holder)
-	if len(p.held) < p.most/2 && p.most > 1024 { // a map never gets smaller
-		held := make(map[K]int64, len(p.held))
-		maps.Copy(held, p.held)
-		p.held, p.most = held, len(held)
+	moved := 0
+	for holder, n := range p.old {
+		if moved == moveTogether {
+			return
+		}
+		p.held[holder] = n
+		delete(p.old, holder)
+		moved++
 	}
+	p.old = nil
+}
+
+func (p *Pool[K]) ofLocked(holder K) int64 {
+	if n, ok := p.held[holder]; ok || p.old == nil {
+		return n
+	}
+	return p.old[holder]
 }
 
 // Of is what a holder has.
@@ -83,7 +111,7 @@ func (p *Pool[K]) Of(holder K) int64 {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.held[holder]
+	return p.ofLocked(holder)
 }
 
 // Total is what all have.

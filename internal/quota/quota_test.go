@@ -64,3 +64,30 @@ func TestNoLimit(t *testing.T) {
 		is.Equal(p.Total()+p.Of("a")+p.All()+p.Refused(), int64(0))
 	}
 }
+
+// When very many leave, what is kept of the others moves a few at a time: nobody waits for all of it.
+func TestACrowdThatLeavesMovesNobodyAtOnce(t *testing.T) {
+	is := is.New(t)
+	const crowd = 10_000
+	p := New[int](0, 1)
+	for who := range crowd {
+		p.Force(who, int64(who+1))
+	}
+	made := 0
+	for who := range crowd {
+		before := len(p.held)
+		p.Give(who, int64(who+1))
+		is.True(len(p.held)-before <= moveTogether)
+		if len(p.held) < before-1 { // it was made anew
+			made++
+			is.True(len(p.held) <= moveTogether)
+		}
+		is.Equal(p.Of(who), int64(0))
+		if next := who + 1 + who%7; next < crowd {
+			is.Equal(p.Of(next), int64(next+1))
+		}
+	}
+	is.True(made >= 3) // half as large each time
+	is.Equal(p.Total(), int64(0))
+	is.Equal(len(p.held)+len(p.old), 0)
+}

@@ -145,16 +145,18 @@ func (l Limit) Profiles(r *http.Request, memory *allowance.Call) (asked []event.
 	return asked, err
 }
 
-// ProfilesOf are the profiles that a query names.
+// ProfilesOf are the profiles that a query names; an empty text is none.
 func ProfilesOf(f *problem.Faults, query url.Values) []event.Profile {
-	asked := query["profile"]
-	if len(asked) > event.MaxAskedProfiles {
-		f.Add(problem.CodeInvalidField, "profile", "%d profiles at most", event.MaxAskedProfiles)
-		return nil
-	}
-	profiles := make([]event.Profile, len(asked))
-	for i, text := range asked {
-		profiles[i] = f.Profile("profile["+strconv.Itoa(i)+"]", text)
+	profiles := []event.Profile{}
+	for i, text := range query["profile"] {
+		switch {
+		case text == "":
+		case len(profiles) == event.MaxAskedProfiles:
+			f.Add(problem.CodeInvalidField, "profile", "%d profiles at most", event.MaxAskedProfiles)
+			return nil
+		default:
+			profiles = append(profiles, f.Profile("profile["+strconv.Itoa(i)+"]", text))
+		}
 	}
 	return profiles
 }

@@ -10,7 +10,7 @@ import (
 func WaitsIn(function string) bool {
 	stacks := make([]byte, 1<<20)
 	for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
-		if strings.Contains(stack, function) && strings.Contains(stack, "sync.(*Mutex).Lock") {
+		if strings.Contains(stack, function) && (strings.Contains(stack, "sync.(*Mutex).Lock") || strings.Contains(stack, "sync.runtime_SemacquireRWMutexR")) {
 			return true
 		}
 	}
