@@ -600,6 +600,84 @@ func TestPollAcknowledgesBesideAnother(t *testing.T) {
 	h.hasAcknowledged(t, "had", "me")
 }
 
+// Clients without a name are not taken for one another: neither the cursor of one nor its word about
+// its own connection acknowledges what another was answered with, and did not live to handle.
+func TestPollAcknowledgesNobodyElses(t *testing.T) {
+	for name, types := range map[string]string{"alike": "", "filtered": "&types=c.*"} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			h := newTestHub(t)
+			here := h.nodes[0]
+			ask := func(query string) polled { return here.pollHere(t.Context(), t, meQuery+"&ack=true"+query) }
+			previous := "&previous=01a20b6b-b9ee-789c-bf01-260aa0b28d5c"
+			one := ask(previous)
+			ask(previous + "&wait=0&cursor=" + one.Cursor)
+			h.due(t, "owed")
+			is.Equal(len(ask("&cursor="+one.Cursor).Cursors), 1)
+			other := ask(types)
+			is.Equal(ask(types+"&wait=0&cursor="+other.Cursor).Status, http.StatusNoContent)
+			status, _ := h.ack(t, other.Hub.Ready.ConnectionID, other.Cursor)
+			is.Equal(status, http.StatusNoContent)
+			owed, _ := h.receipts(t, "acme", "owed", "")
+			is.Equal(owed, []string{"me sent sentUnacknowledged"})
+		})
+	}
+}
+
+// A poll acknowledges what the connection was sent that it names, whether that becomes its own or the
+// client has another by now.
+func TestPollAcknowledgesWhatItNames(t *testing.T) {
+	for name, client := range map[string]string{"its own": "", "another": "&client=a"} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			h := newTestHub(t)
+			here := h.nodes[0]
+			ask := func(query string) polled { return here.pollHere(t.Context(), t, meQuery+"&ack=true"+query) }
+			begun := ask("")
+			previous := "&previous=" + begun.Hub.Ready.ConnectionID
+			h.due(t, "had")
+			p := ask(previous + "&cursor=" + begun.Cursor)
+			is.Equal(len(p.Cursors), 1)
+			is.Equal(p.Hub.Ready.ConnectionID, begun.Hub.Ready.ConnectionID)
+			for _, begins := range []string{"&client=b", client} {
+				ask(begins) // behind it
+			}
+			ask(client + previous + "&wait=0&cursor=" + p.Cursor)
+			h.hasAcknowledged(t, "had", "me")
+		})
+	}
+}
+
+// What a connection was sent may be acknowledged by a call, whatever its client, or another, has asked
+// for since.
+func TestPollIsAcknowledgedByACall(t *testing.T) {
+	for name, tc := range map[string]struct{ client, asks string }{
+		"anew":    {"&client=a", "&client=a"},
+		"a gap":   {"&client=a", "&client=a&wait=0&cursor=nonsense"},
+		"unnamed": {"", "&wait=0&cursor="},
+	} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			h := newTestHub(t)
+			here := h.nodes[0]
+			ask := func(query string) polled { return here.pollHere(t.Context(), t, meQuery+"&ack=true"+query) }
+			begun := ask(tc.client)
+			h.due(t, "had")
+			p := ask(tc.client + "&cursor=" + begun.Cursor)
+			is.Equal(len(p.Cursors), 1)
+			ask("&client=b") // so that a cursor alone says nothing
+			if asks := tc.asks; strings.HasSuffix(asks, "cursor=") {
+				ask(asks + p.Cursor)
+			} else {
+				ask(asks)
+			}
+			status, _ := h.ack(t, p.Hub.Ready.ConnectionID, p.Cursor)
+			is.Equal(status, http.StatusNoContent)
+			h.hasAcknowledged(t, "had", "me")
+		})
+	}
+}
+
 // Who polls three hubs by turns, and says each time which connection it was answered by, acknowledges
 // with each cursor: that connection ends only once its hub hears of the next poll.
 func TestPollAcknowledgesByTurns(t *testing.T) {

@@ -1,14 +1,12 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
-
-	"realtimehub/internal/duty"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -68,13 +66,9 @@ func (s *Streams) again(ctx context.Context, own *owner, sub Subscription, from 
 		return nil, nil, err
 	}
 	t.hearLocked(c)
-	var had []duty.Acknowledgement
+	sent := t.sentLocked(c)
 	if c.acks != nil {
-		if sub.Client != "" && c.acks.previous == uuid.Nil {
-			c.acks.previous = c.ID
-		}
-		had = c.acks.spansLocked(t.sentLocked(c))
-		s.timeouts.forget(c.acks)
+		c.acks.previous = cmp.Or(sub.Previous, c.ID)
 	}
 	c.supersedeLocked()
 	c.linger.turn++
@@ -85,14 +79,15 @@ func (s *Streams) again(ctx context.Context, own *owner, sub Subscription, from 
 	t.watchLocked(c, sub.Watch)
 	t.settleLocked()
 	s.expiry.set(c, sub.Expires)
-	if _, behind := s.beginLocked(t, c, from, missed, had); behind {
+	if _, behind := s.beginLocked(t, c, from, missed, sent); behind {
 		in = t
 	}
 	return c, in, nil
 }
 
 // lingersLocked is the connection of a client that is about to be one more, if it has the same
-// properties. Of clients without a name it is one that rests.
+// properties. Of clients without a name it is one that rests; of those that acknowledge, the one
+// that they name, since what one has handled says nothing of the others.
 func (t *tenant) lingersLocked(c *Connection) *Connection {
 	p := t.rooms.Person(c.Profile)
 	if p == nil {
@@ -101,7 +96,7 @@ func (t *tenant) lingersLocked(c *Connection) *Connection {
 	for _, old := range p.Conns() {
 		switch {
 		case old.linger == nil || old.linger.client != c.linger.client || old.sentAway:
-		case old.linger.client == "" && !old.linger.resting:
+		case old.linger.client == "" && (!old.linger.resting || c.acks != nil && old.ID != c.acks.previous):
 		case old.encoder == c.encoder && (old.acks == nil) == (c.acks == nil) && maps.Equal(old.Metadata, c.Metadata):
 			return old
 		}
