@@ -349,6 +349,30 @@ func TestPollEnds(t *testing.T) {
 	}
 }
 
+// A filter that is changed between two polls is the next one's, too, which may have been asked before.
+// Then each poll says again what it wants.
+func TestPollAdjusted(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	here := h.nodes[0]
+	query := meQuery + "&client=a&types=a.*"
+	p := here.pollHere(t.Context(), t, query)
+	for _, want := range []string{"1 2", "2"} {
+		if want == "1 2" {
+			h.changes(t, "PATCH", "/v1/connections/"+p.Hub.Ready.ConnectionID, `{"types":["b.*"]}`)
+		}
+		for i, typ := range []string{"b.c", "a.b"} {
+			h.publish(t, "acme", typ, `{"kind":"profile","profiles":["me"]}`, fmt.Sprint(i+1))
+		}
+		words := ""
+		for !strings.HasSuffix(words, "2") { // this hub may not have both yet
+			p = here.pollHere(t.Context(), t, query+"&cursor="+p.Cursor)
+			words = strings.TrimSpace(words + " " + p.words(t))
+		}
+		is.Equal(words, want)
+	}
+}
+
 // Whose token is about to end is told so after the wait, though nothing else has come.
 func TestPollExpiring(t *testing.T) {
 	is := is.New(t)

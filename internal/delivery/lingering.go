@@ -22,9 +22,10 @@ type lingering struct {
 	asked atomic.Int64 // when its stream began, in Unix nanoseconds
 
 	// Guarded by the tenant's mu.
-	turn    uint32 // counts its streams
-	resting bool   // the last has ended: nothing is sent
-	leaving bool   // its stream is to end once it has caught up
+	turn     uint32 // counts its streams
+	resting  bool   // the last has ended: nothing is sent
+	adjusted bool   // its filter was changed since
+	leaving  bool   // its stream is to end once it has caught up
 }
 
 // lingeringBytes is what one takes beside its texts.
@@ -62,7 +63,11 @@ func (s *Streams) again(ctx context.Context, own *owner, sub Subscription, from 
 	case s.open.Draining():
 		return nil, nil, ErrDraining
 	}
-	if err := t.keepLocked(c, c.weigh(sub.Types, sub.Watch), sub.Watch); err != nil {
+	types := sub.Types
+	if c.linger.adjusted { // its client may have asked before that
+		types = types.Or(c.filter)
+	}
+	if err := t.keepLocked(c, c.weigh(types, sub.Watch), sub.Watch); err != nil {
 		return nil, nil, err
 	}
 	t.hearLocked(c)
@@ -73,8 +78,8 @@ func (s *Streams) again(ctx context.Context, own *owner, sub Subscription, from 
 	c.supersedeLocked()
 	c.linger.turn++
 	own.conn, own.turn = c, c.linger.turn
-	c.Stream, c.filter, c.behind = fresh.Stream, fresh.filter, nil
-	c.linger.resting, c.linger.leaving = false, false
+	c.Stream, c.filter, c.behind = fresh.Stream, types, nil
+	c.linger.resting, c.linger.adjusted, c.linger.leaving = false, false, false
 	c.linger.asked.Store(fresh.linger.asked.Load())
 	t.watchLocked(c, sub.Watch)
 	t.settleLocked()

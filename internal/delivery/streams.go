@@ -224,6 +224,9 @@ func (s *Streams) Adjust(c *Connection, types **event.Filter, watch *[]event.Pro
 		at := t.sentLocked(c)
 		c.acks.turnLocked(at, at)
 	}
+	if types != nil && c.restsLocked() {
+		c.linger.adjusted = true
+	}
 	if watch != nil {
 		t.watchLocked(c, list)
 	}
