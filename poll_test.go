@@ -373,6 +373,47 @@ func TestPollAdjusted(t *testing.T) {
 	}
 }
 
+// What ends a connection between two polls is told by the next one that goes on, and takes no other's
+// place. Who begins anew is there again.
+func TestPollHasEndedBetweenTwo(t *testing.T) {
+	me := event.Profile{Type: "user", ID: "me"}
+	for reason, end := range map[string]func(h *testHub){
+		"replaced": func(h *testHub) { h.here(t, meQuery+"&client=b") },
+		"kicked": func(h *testHub) {
+			for _, c := range h.streams.Connections("acme", &me) {
+				h.streams.Kick(c, delivery.CloseKicked)
+			}
+			h.here(t, meQuery+"&client=b")
+		},
+	} {
+		t.Run(reason, func(t *testing.T) {
+			is := is.New(t)
+			h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Most.Profile = 1 }).nodes[0]
+			query := meQuery + "&client=a&ack=true"
+			begun := h.pollHere(t.Context(), t, query)
+			h.due(t, "had")
+			had := h.pollHere(t.Context(), t, query+"&cursor="+begun.Cursor)
+			end(h)
+			for range 2 { // the first answer may be lost
+				p := h.pollHere(t.Context(), t, query+"&wait=1m&cursor="+had.Cursor)
+				is.Equal(p.Status, http.StatusOK)
+				is.Equal(p.Hub.Closing.Reason, reason)
+				is.Equal(p.Hub.Ready.ConnectionID, begun.Hub.Ready.ConnectionID)
+				is.Equal(p.Cursor, had.Cursor)
+				is.Equal(p.Header.Get("Retry-After"), fmt.Sprint((p.Hub.Closing.RetryMs+999)/1000))
+			}
+			h.hasAcknowledged(t, "had", "me")
+			list := h.streams.Connections("acme", &me)
+			is.Equal(len(list), 1)
+			client, _ := list[0].Asked()
+			is.Equal(client, "b")
+			anew := h.pollHere(t.Context(), t, query)
+			is.True(anew.Hub.Ready.ConnectionID != begun.Hub.Ready.ConnectionID)
+			is.Equal(h.pollHere(t.Context(), t, query+"&wait=0&cursor="+anew.Cursor).Status, http.StatusNoContent)
+		})
+	}
+}
+
 // Whose token is about to end is told so after the wait, though nothing else has come.
 func TestPollExpiring(t *testing.T) {
 	is := is.New(t)

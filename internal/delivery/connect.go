@@ -257,6 +257,7 @@ func (s *Streams) replaceLocked(t *tenant, profile event.Profile) *Connection {
 		return nil
 	}
 	oldest := p.Conns()[0]
+	s.unheardLocked(oldest, CloseReplaced)
 	s.leaveLocked(t, oldest, CloseReplaced)
 	s.closeLocked(t, oldest, CloseReplaced)
 	return oldest

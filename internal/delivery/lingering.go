@@ -58,6 +58,8 @@ func (s *Streams) again(ctx context.Context, own *owner, sub Subscription, from 
 	fresh := own.conn
 	c = t.lingersLocked(fresh)
 	switch {
+	case c == nil && sub.Cursor != "":
+		return s.farewellLocked(t, own, from, missed), nil, nil
 	case c == nil:
 		return nil, nil, nil
 	case s.open.Draining():
@@ -107,6 +109,34 @@ func (t *tenant) lingersLocked(c *Connection) *Connection {
 		}
 	}
 	return nil
+}
+
+// unheardLocked keeps for a while why a connection is closed whose client may not have heard it: it is
+// between two streams, or the last answer is lost.
+func (s *Streams) unheardLocked(c *Connection, why CloseReason) {
+	if client, _ := c.Asked(); client != "" {
+		s.unheard.add(ended{conn: c, why: why, at: time.Now()})
+	}
+}
+
+// farewellLocked has a client that goes on though its connection was closed told so, on the new stream.
+// It returns the connection, which has gone; nil if there is none.
+func (s *Streams) farewellLocked(t *tenant, own *owner, from history.Cursor, missed error) *Connection {
+	e := s.unheard.find(func(old *Connection) bool {
+		return old.who() == own.conn.who() && old.linger.client == own.conn.linger.client
+	})
+	c := e.conn
+	if c == nil {
+		return nil
+	}
+	c.Stream, own.conn = own.conn.Stream, c
+	resume, from, missed := t.resumeLocked(c, from, missed)
+	if c.acks != nil && resume == ResumeComplete {
+		s.resumedLocked(t, c, c.ID, from)
+	}
+	s.greet(c, resume, from, missed)
+	c.Stream.Close(c.encoder.closing(e.why, 0, ""))
+	return c
 }
 
 // supersedeLocked ends the stream of a connection whose client has asked again.

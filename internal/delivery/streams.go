@@ -55,7 +55,8 @@ type Streams struct {
 	opening   *fair.Semaphore[string] // of tenants, by Connect
 	expiry    *expiry
 	timeouts  *timeouts
-	lately    lately
+	lately    lately // owed an acknowledgement
+	unheard   lately // their clients may not know it
 	count     *Counts
 	turnedOff rate.Sometimes
 	crowded   sync.Once
