@@ -349,6 +349,71 @@ func TestPollEnds(t *testing.T) {
 	}
 }
 
+// A filter that is changed between two polls is the next one's, too, which may have been asked before.
+// Then each poll says again what it wants.
+func TestPollAdjusted(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	here := h.nodes[0]
+	query := meQuery + "&client=a&types=a.*"
+	p := here.pollHere(t.Context(), t, query)
+	for _, want := range []string{"1 2", "2"} {
+		if want == "1 2" {
+			h.changes(t, "PATCH", "/v1/connections/"+p.Hub.Ready.ConnectionID, `{"types":["b.*"]}`)
+		}
+		for i, typ := range []string{"b.c", "a.b"} {
+			h.publish(t, "acme", typ, `{"kind":"profile","profiles":["me"]}`, fmt.Sprint(i+1))
+		}
+		words := ""
+		for !strings.HasSuffix(words, "2") { // this hub may not have both yet
+			p = here.pollHere(t.Context(), t, query+"&cursor="+p.Cursor)
+			words = strings.TrimSpace(words + " " + p.words(t))
+		}
+		is.Equal(words, want)
+	}
+}
+
+// What ends a connection between two polls is told by the next one that goes on, and takes no other's
+// place. Who begins anew is there again.
+func TestPollHasEndedBetweenTwo(t *testing.T) {
+	me := event.Profile{Type: "user", ID: "me"}
+	for reason, end := range map[string]func(h *testHub){
+		"replaced": func(h *testHub) { h.here(t, meQuery+"&client=b") },
+		"kicked": func(h *testHub) {
+			for _, c := range h.streams.Connections("acme", &me) {
+				h.streams.Kick(c, delivery.CloseKicked)
+			}
+			h.here(t, meQuery+"&client=b")
+		},
+	} {
+		t.Run(reason, func(t *testing.T) {
+			is := is.New(t)
+			h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Most.Profile = 1 }).nodes[0]
+			query := meQuery + "&client=a&ack=true"
+			begun := h.pollHere(t.Context(), t, query)
+			h.due(t, "had")
+			had := h.pollHere(t.Context(), t, query+"&cursor="+begun.Cursor)
+			end(h)
+			for range 2 { // the first answer may be lost
+				p := h.pollHere(t.Context(), t, query+"&wait=1m&cursor="+had.Cursor)
+				is.Equal(p.Status, http.StatusOK)
+				is.Equal(p.Hub.Closing.Reason, reason)
+				is.Equal(p.Hub.Ready.ConnectionID, begun.Hub.Ready.ConnectionID)
+				is.Equal(p.Cursor, had.Cursor)
+				is.Equal(p.Header.Get("Retry-After"), fmt.Sprint((p.Hub.Closing.RetryMs+999)/1000))
+			}
+			h.hasAcknowledged(t, "had", "me")
+			list := h.streams.Connections("acme", &me)
+			is.Equal(len(list), 1)
+			client, _ := list[0].Asked()
+			is.Equal(client, "b")
+			anew := h.pollHere(t.Context(), t, query)
+			is.True(anew.Hub.Ready.ConnectionID != begun.Hub.Ready.ConnectionID)
+			is.Equal(h.pollHere(t.Context(), t, query+"&wait=0&cursor="+anew.Cursor).Status, http.StatusNoContent)
+		})
+	}
+}
+
 // Whose token is about to end is told so after the wait, though nothing else has come.
 func TestPollExpiring(t *testing.T) {
 	is := is.New(t)
@@ -598,6 +663,84 @@ func TestPollAcknowledgesBesideAnother(t *testing.T) {
 	here.pollHere(t.Context(), t, meQuery+"&client=b&ack=true") // begins behind it
 	here.pollHere(t.Context(), t, query+"&wait=0&cursor="+p.Cursor)
 	h.hasAcknowledged(t, "had", "me")
+}
+
+// Clients without a name are not taken for one another: neither the cursor of one nor its word about
+// its own connection acknowledges what another was answered with, and did not live to handle.
+func TestPollAcknowledgesNobodyElses(t *testing.T) {
+	for name, types := range map[string]string{"alike": "", "filtered": "&types=c.*"} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			h := newTestHub(t)
+			here := h.nodes[0]
+			ask := func(query string) polled { return here.pollHere(t.Context(), t, meQuery+"&ack=true"+query) }
+			previous := "&previous=01a20b6b-b9ee-789c-bf01-260aa0b28d5c"
+			one := ask(previous)
+			ask(previous + "&wait=0&cursor=" + one.Cursor)
+			h.due(t, "owed")
+			is.Equal(len(ask("&cursor="+one.Cursor).Cursors), 1)
+			other := ask(types)
+			is.Equal(ask(types+"&wait=0&cursor="+other.Cursor).Status, http.StatusNoContent)
+			status, _ := h.ack(t, other.Hub.Ready.ConnectionID, other.Cursor)
+			is.Equal(status, http.StatusNoContent)
+			owed, _ := h.receipts(t, "acme", "owed", "")
+			is.Equal(owed, []string{"me sent sentUnacknowledged"})
+		})
+	}
+}
+
+// A poll acknowledges what the connection was sent that it names, whether that becomes its own or the
+// client has another by now.
+func TestPollAcknowledgesWhatItNames(t *testing.T) {
+	for name, client := range map[string]string{"its own": "", "another": "&client=a"} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			h := newTestHub(t)
+			here := h.nodes[0]
+			ask := func(query string) polled { return here.pollHere(t.Context(), t, meQuery+"&ack=true"+query) }
+			begun := ask("")
+			previous := "&previous=" + begun.Hub.Ready.ConnectionID
+			h.due(t, "had")
+			p := ask(previous + "&cursor=" + begun.Cursor)
+			is.Equal(len(p.Cursors), 1)
+			is.Equal(p.Hub.Ready.ConnectionID, begun.Hub.Ready.ConnectionID)
+			for _, begins := range []string{"&client=b", client} {
+				ask(begins) // behind it
+			}
+			ask(client + previous + "&wait=0&cursor=" + p.Cursor)
+			h.hasAcknowledged(t, "had", "me")
+		})
+	}
+}
+
+// What a connection was sent may be acknowledged by a call, whatever its client, or another, has asked
+// for since.
+func TestPollIsAcknowledgedByACall(t *testing.T) {
+	for name, tc := range map[string]struct{ client, asks string }{
+		"anew":    {"&client=a", "&client=a"},
+		"a gap":   {"&client=a", "&client=a&wait=0&cursor=nonsense"},
+		"unnamed": {"", "&wait=0&cursor="},
+	} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			h := newTestHub(t)
+			here := h.nodes[0]
+			ask := func(query string) polled { return here.pollHere(t.Context(), t, meQuery+"&ack=true"+query) }
+			begun := ask(tc.client)
+			h.due(t, "had")
+			p := ask(tc.client + "&cursor=" + begun.Cursor)
+			is.Equal(len(p.Cursors), 1)
+			ask("&client=b") // so that a cursor alone says nothing
+			if asks := tc.asks; strings.HasSuffix(asks, "cursor=") {
+				ask(asks + p.Cursor)
+			} else {
+				ask(asks)
+			}
+			status, _ := h.ack(t, p.Hub.Ready.ConnectionID, p.Cursor)
+			is.Equal(status, http.StatusNoContent)
+			h.hasAcknowledged(t, "had", "me")
+		})
+	}
 }
 
 // Who polls three hubs by turns, and says each time which connection it was answered by, acknowledges

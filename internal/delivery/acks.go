@@ -39,7 +39,7 @@ type Duties interface {
 type acks struct {
 	conn     *Connection   // static
 	timeouts *timeouts     // static
-	previous uuid.UUID     // the connection that the client comes back from next; zero: it does not say
+	previous uuid.UUID     // the connection that the client comes back from, as it says; zero: it does not
 	due      due.Item      // the timeouts' own
 	of       history.Epoch // of the places
 	spans    []span        // that are not acknowledged, the oldest first
@@ -214,31 +214,39 @@ func (c *Connection) owe(e *event.Event, place uint64) {
 	c.acks.timeouts.await(c.acks, c.acks.owed[0].sent)
 }
 
-// beginAcksLocked has a connection be sent everything after a place. Its client has
-// acknowledged what it had up to there, of which had was by this connection.
-func (s *Streams) beginAcksLocked(t *tenant, c *Connection, resume Resume, from history.Cursor, had []duty.Acknowledgement) {
-	c.acks.beginLocked(from)
-	if resume != ResumeComplete { // what the client had is not known
-		for _, a := range had {
-			s.duties.Ended(a)
+// beginAcksLocked has a connection be sent everything after a place. With its cursor a client
+// acknowledges what comes before. sent is up to where c was sent everything, if its client has asked
+// again.
+func (s *Streams) beginAcksLocked(t *tenant, c *Connection, resume Resume, from history.Cursor, sent uint64) {
+	if had := min(sent, from.Seq); had > 0 && c.acks.of == from.Epoch {
+		if resume != ResumeComplete { // its client has yet to say what it has handled
+			c.acks.turnLocked(had, from.Seq)
+			return
 		}
-		return
+		for _, a := range c.acks.sentLocked(had) {
+			s.duties.Acknowledge(a)
+		}
 	}
-	if c.acks.previous == uuid.Nil && s.tenants.elsewhere(c) {
+	c.acks.beginLocked(from)
+	if resume == ResumeComplete && c.acks.previous != c.ID {
+		s.resumedLocked(t, c, c.acks.previous, from)
+	}
+}
+
+// resumedLocked says that a connection's client had everything up to a place by a previous one.
+func (s *Streams) resumedLocked(t *tenant, c *Connection, previous uuid.UUID, from history.Cursor) {
+	if previous == uuid.Nil && s.tenants.elsewhere(c) {
 		return // it may come from there, and what that was sent is not known here
 	}
-	others := had
-	for _, other := range t.rooms.Person(c.Profile).Conns() {
+	var others []duty.Acknowledgement
+	for _, other := range t.connsLocked(c.Profile) {
 		if other != c && other.acks != nil {
 			t.hearLocked(other)
 			others = append(others, other.acks.spansLocked(t.sentLocked(other))...)
 		}
 	}
-	back := duty.Acknowledgement{Tenant: c.Tenant, Profile: c.Profile, Connection: c.acks.previous, Of: from.Epoch.Tag, UpTo: from.Seq, Types: c.filter}
+	back := duty.Acknowledgement{Tenant: c.Tenant, Profile: c.Profile, Connection: previous, Of: from.Epoch.Tag, UpTo: from.Seq, Types: c.filter}
 	s.duties.Resumed(back, others)
-	if c.acks.previous != uuid.Nil { // who polls comes back from this one
-		c.acks.previous = c.ID
-	}
 }
 
 // skipLocked says that a connection is not sent what is between two places.
@@ -295,6 +303,6 @@ func (s *Streams) endedLocked(t *tenant, c *Connection) {
 		s.duties.Ended(a)
 	}
 	if len(c.acks.owed) > 0 {
-		s.lately.add(ended{c, t.head.Epoch, time.Now()})
+		s.lately.add(ended{conn: c, of: t.head.Epoch, at: time.Now()})
 	}
 }

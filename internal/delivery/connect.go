@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"realtimehub/internal/duty"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -222,7 +221,7 @@ func (s *Streams) register(t *tenant, c *Connection, watch []event.Profile, from
 	defer t.mu.Unlock()
 	replaced = s.replaceLocked(t, c.Profile)
 	t.addLocked(c, watch)
-	resume, behind := s.beginLocked(t, c, from, missed, nil)
+	resume, behind := s.beginLocked(t, c, from, missed, 0)
 	s.count.connects.Add(resume, 1)
 	if behind {
 		in = t
@@ -230,14 +229,14 @@ func (s *Streams) register(t *tenant, c *Connection, watch []event.Profile, from
 	return in, replaced
 }
 
-// beginLocked has c's stream begin after from, or after the head if from is zero. had is what c
-// was sent before, if its client has asked again. It says how the stream begins, and whether c is
-// behind.
-func (s *Streams) beginLocked(t *tenant, c *Connection, from history.Cursor, missed error, had []duty.Acknowledgement) (resume Resume, isBehind bool) {
+// beginLocked has c's stream begin after from, or after the head if from is zero. sent is up to where
+// c was sent everything, if its client has asked again. It says how the stream begins, and whether c
+// is behind.
+func (s *Streams) beginLocked(t *tenant, c *Connection, from history.Cursor, missed error, sent uint64) (resume Resume, isBehind bool) {
 	resume, from, missed = t.resumeLocked(c, from, missed)
 	c.begun, c.place = from.Seq, from.Seq
 	if c.acks != nil {
-		s.beginAcksLocked(t, c, resume, from, had)
+		s.beginAcksLocked(t, c, resume, from, sent)
 	}
 	s.greet(c, resume, from, missed)
 	switch {
@@ -258,6 +257,7 @@ func (s *Streams) replaceLocked(t *tenant, profile event.Profile) *Connection {
 		return nil
 	}
 	oldest := p.Conns()[0]
+	s.unheardLocked(oldest, CloseReplaced)
 	s.leaveLocked(t, oldest, CloseReplaced)
 	s.closeLocked(t, oldest, CloseReplaced)
 	return oldest

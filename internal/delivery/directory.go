@@ -209,7 +209,9 @@ func (s *Streams) Page(tenant, after string, limit int) (list []*Connection, cou
 
 // Lately finds a connection that has ended a moment ago and owed an acknowledgement, which may
 // be on its way: a page that is closed sends its last word beside the end of its stream.
-func (s *Streams) Lately(id uuid.UUID) *Connection { return s.lately.find(id) }
+func (s *Streams) Lately(id uuid.UUID) *Connection {
+	return s.lately.find(func(c *Connection) bool { return c.ID == id }).conn
+}
 
 // lately are connections that have ended.
 type lately struct {
@@ -220,8 +222,9 @@ type lately struct {
 }
 
 type ended struct {
-	conn *Connection // guarded by lately.mu since
-	of   history.Epoch
+	conn *Connection   // guarded by lately.mu since
+	of   history.Epoch // of its places
+	why  CloseReason   // that its client is to learn
 	at   time.Time
 }
 
@@ -246,17 +249,17 @@ func (l *lately) add(e ended) {
 	}
 }
 
-func (l *lately) find(id uuid.UUID) *Connection {
+// find is the one that ended last of those that are meant, or the zero value.
+func (l *lately) find(is func(*Connection) bool) ended {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.findLocked(id).conn
+	return l.findLocked(is)
 }
 
-// findLocked is the zero value where there is none.
-func (l *lately) findLocked(id uuid.UUID) ended {
+func (l *lately) findLocked(is func(*Connection) bool) ended {
 	l.sweepLocked()
-	for _, e := range l.list {
-		if e.conn.ID == id {
+	for _, e := range slices.Backward(l.list) {
+		if is(e.conn) {
 			return e
 		}
 	}
@@ -267,7 +270,7 @@ func (l *lately) findLocked(id uuid.UUID) ended {
 func (l *lately) acknowledge(c *Connection, cursor string, duties Duties) (found bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e := l.findLocked(c.ID)
+	e := l.findLocked(func(other *Connection) bool { return other == c })
 	if e.conn == nil {
 		return false, nil
 	}

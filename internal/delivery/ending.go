@@ -184,7 +184,10 @@ func (s *Streams) Leave(c *Connection, reason CloseReason, end []byte) {
 // Kick closes a connection, and says whether it was there still: it is gone from the
 // hub when Kick returns.
 func (s *Streams) Kick(c *Connection, reason CloseReason) bool {
-	return s.removeIf(c, reason, func() bool { return true }) // before the stream's own end does, for no reason
+	return s.removeIf(c, reason, func() bool { // before the stream's own end does, for no reason
+		s.unheardLocked(c, reason)
+		return true
+	})
 }
 
 // Drained is closed by Refuse, and when Drain is over: requests that have no end of

@@ -1,14 +1,12 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
-
-	"realtimehub/internal/duty"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -24,9 +22,10 @@ type lingering struct {
 	asked atomic.Int64 // when its stream began, in Unix nanoseconds
 
 	// Guarded by the tenant's mu.
-	turn    uint32 // counts its streams
-	resting bool   // the last has ended: nothing is sent
-	leaving bool   // its stream is to end once it has caught up
+	turn     uint32 // counts its streams
+	resting  bool   // the last has ended: nothing is sent
+	adjusted bool   // its filter was changed since
+	leaving  bool   // its stream is to end once it has caught up
 }
 
 // lingeringBytes is what one takes beside its texts.
@@ -59,40 +58,43 @@ func (s *Streams) again(ctx context.Context, own *owner, sub Subscription, from 
 	fresh := own.conn
 	c = t.lingersLocked(fresh)
 	switch {
+	case c == nil && sub.Cursor != "":
+		return s.farewellLocked(t, own, from, missed), nil, nil
 	case c == nil:
 		return nil, nil, nil
 	case s.open.Draining():
 		return nil, nil, ErrDraining
 	}
-	if err := t.keepLocked(c, c.weigh(sub.Types, sub.Watch), sub.Watch); err != nil {
+	types := sub.Types
+	if c.linger.adjusted { // its client may have asked before that
+		types = types.Or(c.filter)
+	}
+	if err := t.keepLocked(c, c.weigh(types, sub.Watch), sub.Watch); err != nil {
 		return nil, nil, err
 	}
 	t.hearLocked(c)
-	var had []duty.Acknowledgement
+	sent := t.sentLocked(c)
 	if c.acks != nil {
-		if sub.Client != "" && c.acks.previous == uuid.Nil {
-			c.acks.previous = c.ID
-		}
-		had = c.acks.spansLocked(t.sentLocked(c))
-		s.timeouts.forget(c.acks)
+		c.acks.previous = cmp.Or(sub.Previous, c.ID)
 	}
 	c.supersedeLocked()
 	c.linger.turn++
 	own.conn, own.turn = c, c.linger.turn
-	c.Stream, c.filter, c.behind = fresh.Stream, fresh.filter, nil
-	c.linger.resting, c.linger.leaving = false, false
+	c.Stream, c.filter, c.behind = fresh.Stream, types, nil
+	c.linger.resting, c.linger.adjusted, c.linger.leaving = false, false, false
 	c.linger.asked.Store(fresh.linger.asked.Load())
 	t.watchLocked(c, sub.Watch)
 	t.settleLocked()
 	s.expiry.set(c, sub.Expires)
-	if _, behind := s.beginLocked(t, c, from, missed, had); behind {
+	if _, behind := s.beginLocked(t, c, from, missed, sent); behind {
 		in = t
 	}
 	return c, in, nil
 }
 
 // lingersLocked is the connection of a client that is about to be one more, if it has the same
-// properties. Of clients without a name it is one that rests.
+// properties. Of clients without a name it is one that rests; of those that acknowledge, the one
+// that they name, since what one has handled says nothing of the others.
 func (t *tenant) lingersLocked(c *Connection) *Connection {
 	p := t.rooms.Person(c.Profile)
 	if p == nil {
@@ -101,12 +103,40 @@ func (t *tenant) lingersLocked(c *Connection) *Connection {
 	for _, old := range p.Conns() {
 		switch {
 		case old.linger == nil || old.linger.client != c.linger.client || old.sentAway:
-		case old.linger.client == "" && !old.linger.resting:
+		case old.linger.client == "" && (!old.linger.resting || c.acks != nil && old.ID != c.acks.previous):
 		case old.encoder == c.encoder && (old.acks == nil) == (c.acks == nil) && maps.Equal(old.Metadata, c.Metadata):
 			return old
 		}
 	}
 	return nil
+}
+
+// unheardLocked keeps for a while why a connection is closed whose client may not have heard it: it is
+// between two streams, or the last answer is lost.
+func (s *Streams) unheardLocked(c *Connection, why CloseReason) {
+	if client, _ := c.Asked(); client != "" {
+		s.unheard.add(ended{conn: c, why: why, at: time.Now()})
+	}
+}
+
+// farewellLocked has a client that goes on though its connection was closed told so, on the new stream.
+// It returns the connection, which has gone; nil if there is none.
+func (s *Streams) farewellLocked(t *tenant, own *owner, from history.Cursor, missed error) *Connection {
+	e := s.unheard.find(func(old *Connection) bool {
+		return old.who() == own.conn.who() && old.linger.client == own.conn.linger.client
+	})
+	c := e.conn
+	if c == nil {
+		return nil
+	}
+	c.Stream, own.conn = own.conn.Stream, c
+	resume, from, missed := t.resumeLocked(c, from, missed)
+	if c.acks != nil && resume == ResumeComplete {
+		s.resumedLocked(t, c, c.ID, from)
+	}
+	s.greet(c, resume, from, missed)
+	c.Stream.Close(c.encoder.closing(e.why, 0, ""))
+	return c
 }
 
 // supersedeLocked ends the stream of a connection whose client has asked again.

@@ -55,7 +55,8 @@ type Streams struct {
 	opening   *fair.Semaphore[string] // of tenants, by Connect
 	expiry    *expiry
 	timeouts  *timeouts
-	lately    lately
+	lately    lately // owed an acknowledgement
+	unheard   lately // their clients may not know it
 	count     *Counts
 	turnedOff rate.Sometimes
 	crowded   sync.Once
@@ -223,6 +224,9 @@ func (s *Streams) Adjust(c *Connection, types **event.Filter, watch *[]event.Pro
 	if types != nil && c.acks != nil {
 		at := t.sentLocked(c)
 		c.acks.turnLocked(at, at)
+	}
+	if types != nil && c.restsLocked() {
+		c.linger.adjusted = true
 	}
 	if watch != nil {
 		t.watchLocked(c, list)

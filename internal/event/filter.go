@@ -77,6 +77,15 @@ func (f *Filter) Bytes() int64 {
 	return n
 }
 
+// Or is a filter that wants what either of two does, and more where that would be too many patterns.
+func (f *Filter) Or(other *Filter) *Filter {
+	if f == nil || other == nil {
+		return nil
+	}
+	both, _ := ParseFilter(append(f.Patterns(), other.Patterns()...))
+	return both
+}
+
 // Wants says whether an event of this type passes.
 func (f *Filter) Wants(name string) bool {
 	if f == nil || f.exact[name] {

@@ -43,6 +43,48 @@ func signalRPrograms(t *testing.T) (dir string) {
 	return dir
 }
 
+// The page of the docs, cut off between a partial hub.ready and its hub.gap, comes back from the place
+// that it knew, so that it is told of the gap then.
+func TestSignalRPageThatIsCutBeforeAGap(t *testing.T) {
+	t.Parallel()
+	needs(t, "node")
+	is := is.New(t)
+	program := ""
+	for _, block := range blocksOf(t, "docs/signalr.md") {
+		if block.Language == "js" {
+			program = block.Text
+		}
+	}
+	const client = `
+		import assert from 'node:assert/strict';
+		const on = {}, missed = [];
+		const it = {
+			state: 'Reconnecting', withUrl: () => it, withAutomaticReconnect: () => it, build: () => it, start: async () => {}, invoke: async () => {},
+			on: (type, hears) => { on[type] = hears; }, onreconnecting: (ends) => { it.ends = ends; },
+		};
+		const signalR = { HubConnectionBuilder: function () { return it; } };
+		const token = () => '', show = () => {}, refetch = (reason) => missed.push(reason);
+		const returns = async () => {
+			it.ends();
+			await new Promise((go) => setTimeout(go)); // behind what it does then
+			return new URL(it.baseUrl).searchParams.get('cursor');
+		};`
+	const cut = `
+		on['hub.ready']({ resume: 'fresh', cursor: 'c0' }, 'c0');
+		assert.equal(await returns(), 'c0');
+		on['order.paid']({ payload: 1 }, 'c1');
+		on['hub.ready']({ resume: 'partial', cursor: 'c8' }, null);
+		assert.equal(await returns(), 'c1');
+		on['hub.ready']({ resume: 'partial', cursor: 'c8' }, null);
+		on['hub.gap']({ reason: 'expired', cursor: 'c8' }, 'c8');
+		assert.deepEqual(missed, ['expired']);
+		assert.equal(await returns(), 'c8');`
+	dir := t.TempDir()
+	page := strings.Replace(program, "import * as signalR from '@microsoft/signalr';", client, 1) + cut
+	is.NoErr(os.WriteFile(filepath.Join(dir, "page.mjs"), []byte(page), 0o644))
+	node(t, dir, "node", "page.mjs")
+}
+
 var signalRTransports = []string{"WebSockets", "ServerSentEvents", "LongPolling"}
 
 // The stock client of SignalR hears, asks, comes back and leaves.
