@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"runtime"
 	"strings"
 	"testing"
@@ -146,9 +147,9 @@ func TestObject(t *testing.T) {
 func TestProfilesOf(t *testing.T) {
 	is := is.New(t)
 	var faults problem.Faults
-	is.Equal(ProfilesOf(&faults, url.Values{"profile": {"user:a", "b"}}), []event.Profile{{Type: "user", ID: "a"}, {Type: "user", ID: "b"}})
+	is.Equal(ProfilesOf(&faults, url.Values{"profile": {"user:a", "", "b"}}), []event.Profile{{Type: "user", ID: "a"}, {Type: "user", ID: "b"}})
 	is.NoErr(faults.Err())
-	is.Equal(len(ProfilesOf(&faults, url.Values{"profile": make([]string, event.MaxAskedProfiles+1)})), 0)
+	is.Equal(len(ProfilesOf(&faults, url.Values{"profile": slices.Repeat([]string{"b"}, event.MaxAskedProfiles+1)})), 0)
 	is.Equal(len(problem.Fields(faults.Err())), 1)
 }
 
