@@ -7,8 +7,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"slices"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
