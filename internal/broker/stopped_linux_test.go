@@ -38,7 +38,7 @@ func TestAStoppedServerHoldsNobodyUp(t *testing.T) {
 	for i := range entries {
 		entries[i] = large(fmt.Sprint("stopped", i))
 	}
-	servers.Signal(0, syscall.SIGSTOP)
+	testkit.Pause(t, servers.PID(0))
 	defer servers.Signal(0, syscall.SIGCONT)
 	begun := time.Now()
 	var all sync.WaitGroup

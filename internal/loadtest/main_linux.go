@@ -54,7 +54,7 @@ func run(args []string) error {
 	onNATS := flags.Bool("nats", false, "measure hubs that share their history over NATS too: rows beside the hub in memory, from a nats-server that is built as well")
 	inFolder := flags.Bool("data", false, "measure a hub that keeps all in a folder instead, beside one in memory")
 	binary := flags.String("binary", "", "the hub's `program`, instead of building it")
-	before := flags.String("older", "", "an older hub's `program`: what a publish and a connect cost, beside it")
+	before := flags.String("older", "", "an older hub's `program`: what a publish, an event for many and a connect cost, beside it")
 	opened := flags.String("door", "sse", "by which `door` streams are opened, where a row does not say: sse, websocket or signalr")
 	base := flags.String("url", "", "a hub that runs already, `http://host:port`, on this machine; it is neither pinned nor restarted")
 	asJSON := flags.Bool("json", false, "print one JSON document instead of a table")

@@ -12,12 +12,15 @@ const (
 	olderTurns    = 300
 	olderPosts    = 1_000 // in a turn
 	olderConnects = 500   // in a turn
+	olderAudience = 2_000 // streams of a tenant
+	olderEvents   = 10    // in a turn, to all of them
 )
 
 // older are rows beside an older hub.
 func older() []row {
 	return []row{
 		{"older", "CPU µs a POST", "≤ 1.02 × older", turns((*bench).postTurns)},
+		{"older-fanout", "CPU µs a delivery", "≤ 1.02 × older", turns((*bench).fanoutTurns)},
 		{"older-connect", "CPU µs a connect", "≤ 1.02 × older", turns((*bench).connectTurns)},
 	}
 }
@@ -61,18 +64,36 @@ func turns(begin func(b *bench, name string) (turn func() (float64, error), end 
 
 // postTurns starts a hub with streams. Each turn posts events to one stream each.
 func (b *bench) postTurns(name string) (turn func() (float64, error), end func(), err error) {
+	streams := min(b.streams, unicastOpen)
+	each := max(1, olderPosts/streams)
+	return b.publishTurns(name, streams, func(s *server, c *client, p *poster) (float64, error) {
+		return s.ran(each*streams, func() error {
+			return publish(c, p, each*streams, each, func(i int) []byte { return s.toOne(i%streams, 0) })
+		})
+	})
+}
+
+// fanoutTurns starts a hub with streams. Each turn posts events to all of them.
+func (b *bench) fanoutTurns(name string) (turn func() (float64, error), end func(), err error) {
+	streams := min(b.streams, olderAudience)
+	return b.publishTurns(name, streams, func(s *server, c *client, p *poster) (float64, error) {
+		request := s.toAll(0)
+		return s.ran(olderEvents*streams, func() error { return publishEach(c, p, olderEvents, request) })
+	})
+}
+
+// publishTurns starts a hub with streams, and has each turn publish something.
+func (b *bench) publishTurns(name string, streams int, do func(*server, *client, *poster) (float64, error)) (turn func() (float64, error), end func(), err error) {
 	s, c, finish, err := b.client(name)
 	if err != nil {
 		return nil, nil, err
 	}
 	stop := func() {}
 	end = func() { stop(); finish() }
-	streams := min(b.streams, unicastOpen)
 	if err := errors.Join(c.open(streams, 0), c.settle(s.quiet())); err != nil {
 		end()
 		return nil, nil, err
 	}
-	each := max(1, olderPosts/streams)
 	var p *poster
 	return func() (float64, error) {
 		if p == nil { // a hub closes connections on which nothing is asked soon
@@ -85,9 +106,7 @@ func (b *bench) postTurns(name string) (turn func() (float64, error), end func()
 		if err := c.settle(0); err != nil {
 			return 0, err
 		}
-		return s.ran(each*streams, func() error {
-			return publish(c, p, each*streams, each, func(i int) []byte { return s.toOne(i%streams, 0) })
-		})
+		return do(s, c, p)
 	}, end, nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/testkit"
 )
 
 // callAt sends a request to a hub, and is the answer's status; 0: there was none.
@@ -52,7 +53,7 @@ func TestMembershipAtAHubThatSlept(t *testing.T) {
 		l.until(t, "a.b 0")
 	}
 
-	asleep.Signal(syscall.SIGSTOP)
+	testkit.Pause(t, asleep.PID)
 	t.Cleanup(func() { asleep.Signal(syscall.SIGCONT) })
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	eventually(t, func() bool { return callAt("DELETE", awake.Addr, members+"/leaver", "") == http.StatusNoContent })

@@ -14,6 +14,7 @@ import (
 
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/testkit"
 )
 
 // The broker is killed again and again while many publish: what was acknowledged
@@ -89,7 +90,7 @@ func TestBrokerStands(t *testing.T) {
 	all, done := witnesses(t, nodes...)
 	f := startFlood(t, 4, 5*time.Millisecond, nodes[0].URL, nodes[1].URL)
 	eventually(t, func() bool { return len(f.answered()) > 100 })
-	servers.Signal(0, syscall.SIGSTOP)
+	testkit.Pause(t, servers.PID(0))
 	stopped := time.Now()
 	eventually(t, func() bool {
 		status, _ := nodes[0].Do(t, "GET", "/readyz", "")

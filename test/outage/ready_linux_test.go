@@ -15,6 +15,7 @@ import (
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/sse"
+	"realtimehub/internal/testkit"
 )
 
 // staysUnready waits until something is so and the hub has tried five times more in vain
@@ -175,7 +176,7 @@ func TestAHangingFollower(t *testing.T) {
 		h.Changes(t, "PUT", "/v1/tenants/"+tenant+"/groups/g/members", `{"members":["me"]}`)
 	}
 	next := joinOn(t, "test", 3, servers.URL(0)) // which has nothing near
-	servers.Signal(1, syscall.SIGSTOP)
+	testkit.Pause(t, servers.PID(1))
 	defer servers.Signal(1, syscall.SIGCONT)
 	refused := map[string]int{}
 	for i := range tenants {

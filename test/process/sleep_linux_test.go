@@ -23,7 +23,7 @@ func TestAStoppedHubTellsNobodyOffline(t *testing.T) {
 	one, two := twoHubs(t, "REALTIME_PRESENCE_AUDIENCE=tenant")
 	stream := hubtest.Subscribe(t, one.Addr, "seer")
 	seer := hubtest.NewReader(t, stream)
-	syscall.Kill(one.PID, syscall.SIGSTOP)
+	testkit.Pause(t, one.PID)
 	stopped := time.Now()
 	const silence = 10 * time.Second // after which others give a hub up
 	testkit.Eventually(t, func() bool { return time.Since(stopped) > silence+3*time.Second })
