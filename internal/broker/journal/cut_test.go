@@ -117,16 +117,24 @@ func TestWhatGoesWithWhatIsMissingIsBounded(t *testing.T) {
 	is.True(waits <= mostReadyBytes)
 }
 
+// repeated has one append an item under an id, and gives another of that id, and who is to append it
+// through a proxy.
+func repeated(t *testing.T) (two *user, proxy *natstest.Proxy, first, again *Item) {
+	t.Helper()
+	b := natstest.Start(t, 1)
+	proxy = b.Proxies(t)[0]
+	one := open(t, b, 0, "one", settings)
+	first, again = it("k", "a"), it("k", "b")
+	first.ID, again.ID = "id", "id"
+	one.append(first)
+	return openAt(t, proxy.URL(), "two", settings), proxy, first, again
+}
+
 // A duplicate's answer has the time of its first, though the replica that is asked for that is behind.
 func TestADuplicateOfWhatAReplicaLacks(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	b := natstest.Start(t, 1)
-	proxy := b.Proxies(t)[0]
-	one, two := open(t, b, 0, "one", settings), openAt(t, proxy.URL(), "two", settings)
-	first, again := it("k", "a"), it("k", "b")
-	first.ID, again.ID = "id", "id"
-	one.append(first)
+	two, proxy, first, again := repeated(t)
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
 		if !m.FromServer && strings.Contains(m.Subject, "DIRECT.GET") {
 			v.Instead = []byte(`{"seq":999999999}`)
@@ -145,12 +153,7 @@ func TestADuplicateOfWhatAReplicaLacks(t *testing.T) {
 func TestADuplicateWhoseFirstCannotBeRead(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	b := natstest.Start(t, 1)
-	proxy := b.Proxies(t)[0]
-	one, two := open(t, b, 0, "one", settings), openAt(t, proxy.URL(), "two", settings)
-	first, again := it("k", "a"), it("k", "b")
-	first.ID, again.ID = "id", "id"
-	one.append(first)
+	two, proxy, first, again := repeated(t)
 	var down atomic.Bool
 	down.Store(true)
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
